@@ -19,7 +19,7 @@ def command(
     """Take in an existing checkpoint as a variant; every tensor is read, and the unknown is refused."""
     from qtool.models.locate import locate
     from qtool.quantize.importing import import_variant
-    from qtool.quantize.ledger_text import variant_text
+    from qtool.report.variant_text import variant_text
 
     variant = import_variant(
         locate(checkpoint),

@@ -45,8 +45,8 @@ def command(
     """Write one 8- or 4-bit variant of a model, with a ledger of what was done to each layer."""
     from qtool.models.locate import locate
     from qtool.models.tokenizer import load_tokenizer
-    from qtool.quantize.ledger_text import variant_text
     from qtool.quantize.stage import quantize
+    from qtool.report.variant_text import variant_text
 
     progress = stage_progress(quiet)
     folder = locate(model)

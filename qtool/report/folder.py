@@ -10,10 +10,11 @@ from qtool.records.calibration import Calibration
 from qtool.records.evaluation import Evaluation
 from qtool.records.latency import LatencyProfile
 from qtool.records.report import Report
-from qtool.records.variant import LedgerRow, Variant
+from qtool.records.variant import Variant
 from qtool.report.join import join
 from qtool.report.numbers import bytes_text, count_text, difference_text, median, quantile_text, score_text
 from qtool.report.text_table import aligned, text_table
+from qtool.report.variant_text import variant_text
 from qtool.report.views import recipe_text
 from qtool.store.codec import read_json, read_json_object
 
@@ -64,7 +65,7 @@ def _bundle(folder: Path) -> Described:
             ["file", "bytes", "sha256"], [[entry.path, f"{entry.bytes:,}", entry.sha256[:16]] for entry in found.files]
         ),
     ]
-    return Described(found, "\n".join([*lines, "", *_variant_lines(found.variant)]))
+    return Described(found, "\n".join([*lines, "", variant_text(found.variant)]))
 
 
 def _run(folder: Path) -> Described:
@@ -82,39 +83,7 @@ def _unfinished_run(folder: Path) -> Described:
 
 def _variant(folder: Path) -> Described:
     found = read_json(Variant, folder / "variant.json")
-    return Described(found, "\n".join(_variant_lines(found)))
-
-
-def _variant_lines(found: Variant) -> list[str]:
-    base = found.base
-    lines = [
-        f"variant {found.name}: {recipe_text(found.recipe)}",
-        f"  of {base.name} ({base.architecture}, {base.parameters:,} parameters, weights {base.weights_digest[:12]})",
-        f"  {bytes_text(found.bytes)}, made in {found.seconds:.1f} s by qtool {found.qtool_version}, "
-        f"peak memory {bytes_text(found.peak_memory_bytes)}, weights {found.weights_digest[:12]}",
-        f"  calibration {found.calibration_digest[:12] if found.calibration_digest else 'none'}; "
-        f"{count_text(found.fallbacks, 'fallback')}",
-    ]
-    if found.verification is not None:
-        check = found.verification
-        lines.append(
-            f"  reopened from disk: {check.tensors_bit_identical} of {check.tensors_compared} tensors bit-identical, "
-            f"logits of {count_text(check.logits_prompts, 'prompt')} within {check.logits_max_difference:.3g}"
-        )
-        lines += [f"  lint: {text}" for text in check.lint]
-    if found.layers:
-        head = ["layer", "shape", "scheme", "method", "group", "weight error", "clipped", "bytes", "reason"]
-        lines += ["", aligned(head, [_ledger_row(row) for row in found.layers])]
-    return lines
-
-
-def _ledger_row(row: LedgerRow) -> list[str]:
-    scheme = row.scheme_used if row.scheme_used == row.scheme_asked else f"{row.scheme_asked} -> {row.scheme_used}"
-    method = row.method_used if row.method_used == row.method_asked else f"{row.method_asked} -> {row.method_used}"
-    group = "row" if row.group_size == -1 else str(row.group_size)
-    shape = f"{row.rows}x{row.columns}"
-    numbers = [f"{row.weight_error:.4f}", f"{100 * row.clipped_share:.2f} %", f"{row.bytes:,}"]
-    return [row.layer, shape, scheme, method, group, *numbers, row.reason]
+    return Described(found, variant_text(found))
 
 
 def _calibration(folder: Path) -> Described:

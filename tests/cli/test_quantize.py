@@ -33,9 +33,9 @@ def run(*arguments: object) -> str:
 
 def test_variant_is_written_and_summed_up(llama: Path, tmp_path: Path) -> None:
     text = run("quantize", llama, "--scheme", "w8a16", "-o", tmp_path / "v", "-q", "--verify-streamed")
-    assert "v: w8a16 by rtn, whole row" in text
+    assert "variant v: w8a16 by rtn, per channel" in text
     assert "49 of 49 tensors bit-identical" in text
-    assert "14 layers quantized, 1 kept, 0 fell back" in text
+    assert "14 layers quantized, 1 kept, 0 fallbacks" in text
     assert read_json(Variant, tmp_path / "v" / "variant.json").name == "v"
 
 

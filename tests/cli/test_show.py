@@ -1,6 +1,7 @@
 """`qtool show` on every kind of folder."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,11 @@ from typer.testing import CliRunner
 
 from qtool.cli.app import app
 from qtool.errors import StoreError
+from qtool.records.variant import Variant
 from qtool.report.folder import describe
 from qtool.report.stage import report
+from qtool.report.variant_text import variant_text
+from qtool.store.codec import read_json
 
 
 @pytest.mark.parametrize(
@@ -25,6 +29,17 @@ def test_says_what_a_folder_is_and_how_it_was_made(tmp_path: Path, part: str, wo
     text = describe(write_run(tmp_path / "demo") / part).text
     for word in words:
         assert word in text
+
+
+def test_the_ledger_is_shown_with_every_column(tmp_path: Path):
+    run = write_run(tmp_path / "demo")
+    variant = read_json(Variant, run / "variants" / "w4a16" / "variant.json")
+    row = replace(variant.layers[0], output_error=0.0123, tokens_seen=4096, damping=0.01, dead_columns=3)
+    text = variant_text(replace(variant, layers=(row,)))
+    head, _, cells = text.splitlines()[-3:]
+    for column in ("output error", "tokens", "damping", "dead", "clipped", "reason"):
+        assert column in head
+    assert cells[head.index("output error") :].split()[:4] == ["0.0123", "4,096", "0.01", "3"]
 
 
 def test_evaluations_and_latency_and_a_finished_run(tmp_path: Path):

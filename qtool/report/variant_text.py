@@ -1,0 +1,99 @@
+"""A variant and its ledger, layer by layer, for human eyes: what `qtool quantize`, `import` and `show` print."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from qtool.records.variant import LedgerRow, Variant
+from qtool.report.numbers import bytes_text, count_text
+from qtool.report.text_table import aligned
+from qtool.report.views import recipe_text
+
+_HEAD = (
+    "layer",
+    "shape",
+    "scheme",
+    "method",
+    "group",
+    "weight error",
+    "output error",
+    "tokens",
+    "damping",
+    "dead",
+    "clipped",
+    "bytes",
+    "reason",
+)
+
+
+def variant_text(variant: Variant, *, layers: bool = True) -> str:
+    """What the variant is, how it was verified, its totals, and a line for each layer unless `layers` is off."""
+    base = variant.base
+    share = variant.bytes / max(base.bytes, 1)
+    lines = [
+        f"variant {variant.name}: {recipe_text(variant.recipe)}",
+        f"  of {base.name} ({base.architecture}, {base.parameters:,} parameters, weights {base.weights_digest[:12]})",
+        f"  {bytes_text(variant.bytes)} ({variant.bytes:,} bytes, {share:.3f} of the base), made "
+        f"in {variant.seconds:.1f} s by qtool {variant.qtool_version}, "
+        f"peak memory {bytes_text(variant.peak_memory_bytes)}, weights {variant.weights_digest[:12]}",
+        f"  calibration {variant.calibration_digest[:12] if variant.calibration_digest else 'none'}",
+        *_verified(variant),
+        *_totals(variant),
+    ]
+    if layers and variant.layers:
+        lines += ["", aligned(_HEAD, [_cells(row) for row in variant.layers])]
+    return "\n".join(lines)
+
+
+def _verified(variant: Variant) -> list[str]:
+    check = variant.verification
+    if check is None:
+        return ["  not verified: made elsewhere"] if variant.recipe.method == "imported" else []
+    return [
+        f"  reopened from disk: {check.tensors_bit_identical} of {check.tensors_compared} tensors bit-identical, "
+        f"logits of {count_text(check.logits_prompts, 'prompt')} within {check.logits_max_difference:.3g}",
+        *(f"  note: {note}" for note in check.lint),
+    ]
+
+
+def _totals(variant: Variant) -> list[str]:
+    quantized = [row for row in variant.layers if row.method_used not in ("none", "kept")]
+    if not quantized:
+        return []
+    kept = len(variant.layers) - len(quantized)
+    worst = max(quantized, key=_error)
+    kind = "output" if worst.output_error is not None else "weight"
+    return [
+        f"  {count_text(len(quantized), 'layer')} quantized, {kept} kept, {count_text(variant.fallbacks, 'fallback')}",
+        f"  largest {kind} error: {_error(worst):.4f} in {worst.layer}",
+        *(f"  {count_text(count, 'layer')}: {reason}" for reason, count in _reasons(variant.layers)),
+    ]
+
+
+def _reasons(rows: Sequence[LedgerRow]) -> list[tuple[str, int]]:
+    return Counter(row.reason for row in rows if row.reason).most_common()
+
+
+def _error(row: LedgerRow) -> float:
+    return row.weight_error if row.output_error is None else row.output_error
+
+
+def _cells(row: LedgerRow) -> list[str]:
+    return [
+        row.layer,
+        f"{row.rows}x{row.columns}",
+        _asked_and_used(row.scheme_asked, row.scheme_used),
+        _asked_and_used(row.method_asked, row.method_used),
+        "row" if row.group_size == -1 else str(row.group_size),
+        f"{row.weight_error:.4f}",
+        "-" if row.output_error is None else f"{row.output_error:.4f}",
+        f"{row.tokens_seen:,}",
+        "-" if row.damping is None else f"{row.damping:.3g}",
+        str(row.dead_columns),
+        f"{100 * row.clipped_share:.2f} %",
+        f"{row.bytes:,}",
+        row.reason,
+    ]
+
+
+def _asked_and_used(asked: str, used: str) -> str:
+    return used if asked == used else f"{asked} -> {used}"
