@@ -41,9 +41,7 @@ class StreamedModel:
         self.architecture: Architecture = describe_model(self.model)
         self.formats: dict[str, StoredFormat] = stored_formats(self.checkpoint, self.architecture.linears)
         self.device = device or torch.device("cpu")
-        stored = self.checkpoint.main_dtype()
-        slow_half = stored is torch.float16 and self.device.type == "cpu"
-        self.dtype = torch.float32 if slow_half else stored
+        self.dtype = _compute_dtype(self.checkpoint.main_dtype(), self.device)
 
     def block(self, index: int) -> nn.Module:
         """Decoder block `index`, as a module."""
@@ -107,11 +105,13 @@ class StreamedModel:
         for layer in self.architecture.in_block(index):
             form = self.formats.get(layer.name)
             if form is not None and form.activations != "none":
-                scale = None
+                scale = zero = None
                 if form.activations == "static":
                     scale = self.checkpoint.tensor(f"{layer.name}.input_scale").reshape(1)
-                module = self.model.get_submodule(layer.name)
-                handles.append(quantize_inputs(module, float8=form.packing == "float-quantized", scale=scale))
+                    if f"{layer.name}.input_zero_point" in self.checkpoint.names:
+                        zero = self.checkpoint.tensor(f"{layer.name}.input_zero_point").reshape(1)
+                module, float8 = self.model.get_submodule(layer.name), form.packing == "float-quantized"
+                handles.append(quantize_inputs(module, float8=float8, scale=scale, zero=zero))
         return handles
 
     def _fill(self, module: nn.Module, prefix: str) -> None:
@@ -144,6 +144,15 @@ class StreamedModel:
         if isinstance(held, nn.Parameter):
             tensor = nn.Parameter(tensor, requires_grad=False)
         setattr(owner, leaf, tensor)
+
+
+def _compute_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
+    """The stored type, or float32 on a processor that would emulate it: many times slower, and every half number is a
+    float32."""
+    if device.type != "cpu" or stored not in (torch.float16, torch.bfloat16):
+        return stored
+    native = stored is torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return stored if native else torch.float32
 
 
 class _Seen(Exception):

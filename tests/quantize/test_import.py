@@ -14,6 +14,7 @@ from qtool.errors import MismatchError, ModelError
 from qtool.progress import Silent
 from qtool.quantize.importing import import_variant
 from qtool.quantize.streaming import StreamedModel
+from qtool.quantize.verify import load_with_transformers
 from qtool.records.variant import Recipe, Variant
 
 Make = Callable[..., Variant]
@@ -167,3 +168,24 @@ def test_nonfinite_weights_are_refused(tmp_path: Path) -> None:
     os.chmod(folder / "model.safetensors", 0o644)
     with pytest.raises(ModelError, match="up_proj: 1 of its weights are NaN or infinite"):
         taken_in(folder, tmp_path / "in")
+
+
+def test_zero_point_of_a_static_input_is_kept(make: Make, tmp_path: Path, calibration: Path) -> None:
+    """As llm-compressor writes asymmetric static activations; read by transformers, which knows nothing of qtool."""
+    make(Recipe("w8a8", "rtn", activations="static"), calibration=calibration)
+    folder = tmp_path / "variant"
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"]["config_groups"]["group_0"]["input_activations"]["symmetric"] = False
+    (folder / "config.json").write_text(json.dumps(config))
+    without = StreamedModel(folder).logits([IDS])[0]
+    for path in folder.glob("model-*.safetensors"):
+        tensors = load_file(path)
+        scales = [name for name in tensors if name.endswith(".input_scale")]
+        points = {f"{name.removesuffix('scale')}zero_point": torch.tensor([21], dtype=torch.int8) for name in scales}
+        save_file(tensors | points, path, metadata={"format": "pt"})
+    taken_in(folder, tmp_path / "in")
+    ours = StreamedModel(tmp_path / "in").logits([IDS])[0]
+    with torch.inference_mode():
+        theirs = load_with_transformers(tmp_path / "in")(IDS, use_cache=False).logits
+    assert (ours - theirs).abs().max() < 1e-3 * theirs.std()  # the order of float32 sums
+    assert (ours - without).abs().max() > 1e-2 * theirs.std(), "the zero point must matter, or this test shows nothing"
