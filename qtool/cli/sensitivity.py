@@ -23,8 +23,8 @@ def command(
     """Score each layer by what the model loses when it alone is rounded, and when it alone is kept."""
     from qtool.models.locate import locate
     from qtool.quantize.mixed import choose_overrides
+    from qtool.quantize.order import measuring_rows
     from qtool.quantize.sensitivity import measure, sensitivity_text
-    from qtool.quantize.stage import measuring_rows
     from qtool.records.variant import Recipe
     from qtool.store.codec import decode
     from qtool.store.run_directory import write_record

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from qtool.progress import Progress, Silent
 from qtool.quantize.memory import peak_bytes, reset_peak
+from qtool.quantize.order import prepare
 from qtool.quantize.parts import Parts
 from qtool.quantize.sequential import quantize_blocks
-from qtool.quantize.stage import expected_bytes, job_of, prepare
+from qtool.quantize.stage import expected_bytes, job_of
 from qtool.records.variant import Recipe
 
 

@@ -13,10 +13,10 @@ from qtool.models.skeleton import empty_model
 from qtool.models.stored_format import read_weight, stored_formats, stored_names
 from qtool.models.stored_weights import StoredFormat, dequantize
 from qtool.progress import Progress
+from qtool.quantize.folder import MANIFEST
 from qtool.quantize.ledger import kept_row, nonfinite
 from qtool.quantize.linking import link_or_copy
 from qtool.quantize.memory import peak_bytes, reset_peak
-from qtool.quantize.stage import MANIFEST
 from qtool.records.variant import LedgerRow, Recipe, SchemeName, Variant
 from qtool.store.run_directory import explained, new_folder, write_record
 

@@ -15,8 +15,8 @@ from qtool.models.checkpoint import open_checkpoint
 from qtool.progress import Silent
 from qtool.quantize.layer_policy import ladder, parse_budget
 from qtool.quantize.mixed import choose_overrides, eight_bit_sizes
+from qtool.quantize.order import measuring_rows
 from qtool.quantize.sensitivity import Sensitivity, measure, sensitivity_text
-from qtool.quantize.stage import measuring_rows
 from qtool.records.variant import Recipe, Variant
 from qtool.store.codec import read_json
 from qtool.store.run_directory import write_record

@@ -1,0 +1,59 @@
+"""What lies beside the weights of a variant, and the manifest that makes the folder one."""
+
+import json
+import shutil
+from pathlib import Path
+
+from qtool import __version__
+from qtool.models.checkpoint import open_checkpoint, tokenizer_digest, tokenizer_files, weights_digest
+from qtool.quantize.formats import quantization_config
+from qtool.quantize.ledger import fallbacks
+from qtool.quantize.memory import peak_bytes
+from qtool.quantize.order import Order
+from qtool.quantize.parts import PartRecord, write_index
+from qtool.records.variant import LedgerRow, Variant, Verification
+from qtool.store.run_directory import write_text
+
+MANIFEST = "variant.json"
+
+
+def write_beside(order: Order, folder: Path, records: list[PartRecord]) -> None:
+    """Everything of the checkpoint but the weights: index, config, tokenizer, generation config."""
+    write_index(folder, records)
+    config = dict(open_checkpoint(order.source).config)
+    kept = sorted(name for name in order.selection.kept)
+    config["quantization_config"] = quantization_config(order.recipe, order.selection.schemes, kept)
+    write_text(folder / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    if order.recipe.format == "gptq":
+        text = json.dumps(config["quantization_config"], indent=2) + "\n"
+        write_text(folder / "quantize_config.json", text)
+    for name in ("generation_config.json", *tokenizer_files(order.source)):
+        if (order.source / name).is_file():
+            shutil.copyfile(order.source / name, folder / name)
+
+
+def manifest_of(
+    order: Order,
+    folder: Path,
+    rows: tuple[LedgerRow, ...],
+    verification: Verification | None,
+    *,
+    seconds: float,
+) -> Variant:
+    """The manifest of the finished `folder`."""
+    return Variant(
+        format_version=1,
+        name=order.name,
+        base=order.identity,
+        recipe=order.recipe,
+        weights_digest=weights_digest(folder),
+        tokenizer_digest=tokenizer_digest(folder),
+        calibration_digest=order.calibration_digest,
+        layers=rows,
+        verification=verification,
+        fallbacks=fallbacks(rows),
+        bytes=open_checkpoint(folder).bytes,
+        seconds=seconds,
+        peak_memory_bytes=peak_bytes(),
+        qtool_version=__version__,
+    )
