@@ -11,20 +11,20 @@ import torch
 from qtool.errors import CapacityError
 
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of malloc.h
 _HEADROOM_BYTES = 200 << 20  # interpreter, libraries, activations of one step
 
 
 def available_bytes(device: torch.device) -> int:
-    """Free memory of `device`; on a CPU the smaller of the machine's and the container's."""
+    """Free memory of `device`; on a CPU the least that machine, containers and limits of this process leave."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
     import psutil
 
-    free = int(psutil.virtual_memory().available)
-    container = _container_bytes()
-    return free if container is None else min(free, container)
+    found = [int(psutil.virtual_memory().available), _container_bytes(), _process_bytes()]
+    return min(free for free in found if free is not None)
 
 
 def refuse_if_too_large(what: str, needed: int, device: torch.device) -> None:
@@ -58,9 +58,45 @@ def freed_at_once() -> Iterator[None]:
 
 
 def _container_bytes() -> int | None:
+    """What the control groups of this process leave; each of them counts all below it. None without a limit."""
+    found = [_group_bytes(folder) for folder in _groups()]
+    return min((free for free in found if free is not None), default=None)
+
+
+def _groups() -> list[Path]:
+    """Folders of this process's group and those above it; version 1 has its memory groups in a tree of their own."""
     try:
-        limit = (_CGROUP / "memory.max").read_text().strip()
-        used = int((_CGROUP / "memory.current").read_text())
-    except (OSError, ValueError):
+        lines = _OWN_GROUPS.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    own = next((line.split(":", 2)[2] for line in lines if line.startswith("0::")), "/")
+    below = _CGROUP / own.strip("/")
+    above = [folder for folder in below.parents if folder.is_relative_to(_CGROUP)]
+    return [below, *above, _CGROUP / "memory"]
+
+
+def _group_bytes(folder: Path) -> int | None:
+    for limit_name, used_name, cache_name in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            limit, used = (folder / limit_name).read_text().strip(), int((folder / used_name).read_text())
+            statistics = dict(line.split(maxsplit=1) for line in (folder / "memory.stat").read_text().splitlines())
+            if limit != "max":  # files that were read are given up before the limit bites
+                return max(int(limit) - used + int(statistics.get(cache_name, 0)), 0)
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def _process_bytes() -> int | None:
+    """What `ulimit -v` leaves of this process's address space; None without a limit."""
+    try:
+        import resource
+    except ImportError:  # not a Unix
         return None
-    return None if limit == "max" else max(int(limit) - used, 0)
+    import psutil
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if limit == resource.RLIM_INFINITY else max(limit - int(psutil.Process().memory_info().vms), 0)

@@ -62,6 +62,16 @@ class Checkpoint:
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{entry.path}: tensor {name!r} cannot be read: {error}") from error
 
+    def rows(self, name: str, first: int, last: int) -> Tensor:
+        """Rows `first` to `last` of tensor `name`, read from disk into memory of their own."""
+        entry = self._entry(name)
+        try:
+            with safe_open(entry.path, framework="pt") as shard:
+                part: Tensor = shard.get_slice(name)[first:last]
+                return part.clone()  # as in `tensor`; and what was read of the file is forgotten when it closes
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{entry.path}: tensor {name!r} cannot be read: {error}") from error
+
     def main_dtype(self) -> torch.dtype:
         """The floating-point type that most of the bytes are stored in."""
         sizes: Counter[torch.dtype] = Counter()

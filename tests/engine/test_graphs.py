@@ -1,10 +1,14 @@
 """What a captured decode step reads and writes, run here without the capture: its parts are plain tensors."""
 
 import copy
+from collections.abc import Callable
 
+import pytest
 import torch
 
-from qtool.engine.graphs import GraphedDecoder, StaticDecode, batch_bucket, fill, length_bucket, static_step
+from qtool.engine.contract import GenerationRequest
+from qtool.engine.drive import generate
+from qtool.engine.graphs import GraphedDecoder, batch_bucket, fill, length_bucket, static_decode
 from qtool.engine.ragged import Row, plan_step
 from qtool.engine.slots import KeyValueSlots
 from tests.engine.small_models import make_engine, make_model
@@ -26,21 +30,52 @@ def test_a_static_step_gives_what_a_ragged_step_gives_and_leaves_idle_slots_alon
     rows, tokens = [Row(0, 2, 1), Row(2, 3, 1)], [11, 12]
     expected = network.forward(torch.tensor(tokens), plan_step(rows, device), twin, torch.arange(2))
 
-    static = StaticDecode(
-        4,
-        context,
-        torch.zeros(4, dtype=torch.long),
-        torch.zeros(4, dtype=torch.long),
-        torch.zeros(4, 1, 1, context),
-        torch.empty(0),
-        None,
-    )
+    static = static_decode(4, context, context, dtype=torch.float32, device=device)
     fill(static, rows, tokens, context)
-    step = static_step(4, static.positions, static.mask, context)
-    logits = network.forward(static.ids, step, memory, torch.arange(4))
+    logits = network.forward(static.ids, static.step, memory, static.keep)
     torch.testing.assert_close(logits[[0, 2]], expected)
     for layer in network.shapes:
         assert torch.equal(memory._keys[layer][3, :, :-1], twin._keys[layer][3, :, :-1])
+
+
+class Recorder:
+    """Stands in for CUDA's capture: warms up, then replays into one and the same tensor."""
+
+    def __init__(self) -> None:
+        self.captures = self.replays = 0
+
+    def __call__(self, run: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
+        run()  # whatever it caches now has parked rows in it, as after CUDA's warm-up
+        result = run()
+        self.captures += 1
+
+        def replay() -> None:
+            self.replays += 1
+            result.copy_(run())
+
+        return replay, result
+
+
+@pytest.mark.parametrize("architecture", ["llama", "mistral", "gemma2"])  # no window, one, one in every second layer
+def test_requests_decoded_by_graphs_get_the_tokens_they_get_without(architecture: str) -> None:
+    requests = [GenerationRequest(tuple(range(5, 5 + length)), 9) for length in (3, 12, 1, 20, 7)]
+    expected = [generation.ids for generation in generate(make_engine(make_model(architecture)), requests)]
+    engine = make_engine(make_model(architecture), slots=4)
+    scheduler = engine._scheduler
+    recorder = Recorder()
+    scheduler._graphs = GraphedDecoder(engine._network, scheduler._memory, recorder)
+    assert [generation.ids for generation in generate(engine, requests)] == expected
+    assert recorder.replays > 3 * recorder.captures > 0
+
+
+def test_where_a_capture_fails_decoding_goes_the_plain_way() -> None:
+    def fails(run: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    engine = make_engine(make_model())
+    engine._scheduler._graphs = GraphedDecoder(engine._network, engine._scheduler._memory, fails)
+    assert generate(engine, [GenerationRequest((5, 6), 4)])[0].finish == "length"
+    assert not engine._scheduler._graphs.usable
 
 
 def test_without_a_gpu_nothing_is_captured() -> None:
