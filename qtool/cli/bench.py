@@ -1,14 +1,14 @@
 """`qtool bench`: how fast variants answer, side by side."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from qtool.cli.output import show, stage_progress
 
-if TYPE_CHECKING:
-    from qtool.records.latency import LatencyProfile, LoadLevel, Quantile
+_SWEEP = (1, 2, 4, 8, 10, 16, 32, 50, 100)
+_TASK_ITEMS = 100
 
 
 def command(
@@ -21,8 +21,14 @@ def command(
         list[float] | None, typer.Option(help="Requests per second arriving at random (open load); repeats.")
     ] = None,
     requests: Annotated[int, typer.Option(min=1, help="Requests timed at each level; p99 needs 1000.")] = 24,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each prompt.")] = 64,
-    output_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each answer.")] = 32,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Batches 1 to 32 and 10, 50 and 100 users, instead of --concurrency.")
+    ] = False,
+    prompt_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of each prompt. Default 64.")] = None,
+    output_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of each answer. Default 32.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Take both lengths from this task: the medians of its prompts and answers.")
+    ] = None,
     ttft_limit_ms: Annotated[float, typer.Option(min=0, help="Goodput: first token within this time.")] = 2000.0,
     tpot_limit_ms: Annotated[float, typer.Option(min=0, help="Goodput: mean time of a later token.")] = 100.0,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
@@ -32,13 +38,18 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Time variants side by side: TTFT, TPOT, ITL, end to end, throughput, cold start and memory."""
+    from qtool.errors import CapacityError
     from qtool.latency.stage import measure
+    from qtool.latency.summary import text
     from qtool.latency.timing import Limits
     from qtool.records.plan import LatencySettings
 
-    settings = LatencySettings(tuple(concurrency or (1, 8)), requests, prompt_tokens, output_tokens)
+    named = _named(variants)
+    levels = _SWEEP if sweep else tuple(concurrency or (1, 8))
+    lengths = _task_lengths(task, named) if task else (64, 32)
+    settings = LatencySettings(levels, requests, prompt_tokens or lengths[0], output_tokens or lengths[1])
     profiles = measure(
-        _named(variants),
+        named,
         settings,
         output,
         progress=stage_progress(quiet),
@@ -48,7 +59,10 @@ def command(
         limits=Limits(ttft_limit_ms, tpot_limit_ms),
         rates=tuple(rate or ()),
     )
-    show({profile.variant: profile for profile in profiles}, as_json, _text(profiles))
+    show({profile.variant: profile for profile in profiles}, as_json, text(profiles))
+    for profile in profiles:
+        if not any(level.requests for level in profile.levels):
+            raise CapacityError(f"{profile.variant}: every request failed, the first with: {profile.levels[0].failure}")
 
 
 def _named(variants: list[str]) -> dict[str, Path]:
@@ -68,59 +82,22 @@ def _named(variants: list[str]) -> dict[str, Path]:
     return named
 
 
-def _text(profiles: "tuple[LatencyProfile, ...]") -> str:
-    lines = []
-    for profile in profiles:
-        lines.append(
-            f"{profile.variant}: first token {profile.first_token_seconds:.2f} s after process start, "
-            f"load {profile.load_seconds:.2f} s, peak memory {profile.peak_memory_bytes / 1e6:.0f} MB, "
-            f"weights {profile.weight_bytes / 1e6:.1f} MB"
-        )
-        if profile.roofline_ratio is not None and profile.bandwidth_bytes_per_second:
-            lines.append(
-                f"  decoding alone moves its weights at {100 * profile.roofline_ratio:.0f} % of the measured "
-                f"{profile.bandwidth_bytes_per_second / 1e9:.1f} GB/s"
-            )
-        if profile.simulated:
-            lines.append("  speed is simulated: this machine has no kernel for the scheme")
-        lines += [f"  {note}" for note in profile.notes]
-        lines += [_level(level) for level in profile.levels]
-    return "\n".join([*lines, *_slower(profiles)])
+def _task_lengths(task: str, named: dict[str, Path]) -> tuple[int, int]:
+    """Median tokens of the task's prompts and of its reference answers, told by the first folder's tokenizer."""
+    import statistics
 
+    from qtool.errors import UsageError
+    from qtool.evaluate.prompts import questions
+    from qtool.evaluate.tasks import load_items, load_shots, load_task
+    from qtool.latency.stage import is_url
+    from qtool.models.tokenizer import encode, load_tokenizer
 
-def _level(level: "LoadLevel") -> str:
-    load = f"{level.rate_per_second:g} req/s" if level.rate_per_second is not None else f"{level.concurrency} in flight"
-    parts = [f"{name} {_quantiles(getattr(level, name))}" for name in ("ttft", "tpot", "itl", "e2e")]
-    return (
-        f"  {load:<12} n {level.requests}  {'  '.join(parts)}  {level.output_tokens_per_second:.1f} tok/s  "
-        f"{level.requests_per_second:.2f} req/s  goodput {level.goodput_per_second or 0.0:.2f} req/s"
-        + (f"  failed {level.failed}" if level.failed else "")
-    )
-
-
-def _quantiles(found: "tuple[Quantile, ...]") -> str:
-    shown = [f"p{100 * entry.q:g} {_value(entry)}" for entry in found]
-    return " ".join(shown) + " ms"
-
-
-def _value(entry: "Quantile") -> str:
-    if entry.value_ms is None:
-        return f"(needs n {entry.samples_needed})"
-    span = f" [{entry.interval.low:.1f}, {entry.interval.high:.1f}]" if entry.interval else ""
-    return f"{entry.value_ms:.1f}{span}"
-
-
-def _slower(profiles: "tuple[LatencyProfile, ...]") -> list[str]:
-    """From which load on a variant is slower than the first one, said where the intervals do not touch."""
-    lines = []
-    first = profiles[0]
-    for profile in profiles[1:]:
-        for reference, level in zip(first.levels, profile.levels, strict=True):
-            before, after = reference.tpot[0].interval, level.tpot[0].interval
-            if before is not None and after is not None and after.low > before.high:
-                lines.append(
-                    f"{profile.variant} is slower than {first.variant} from {level.concurrency} in flight on "
-                    f"(TPOT {after.low:.1f} to {after.high:.1f} ms against {before.low:.1f} to {before.high:.1f})"
-                )
-                break
-    return lines
+    folder = next((folder for folder in named.values() if not is_url(folder)), None)
+    if folder is None:
+        raise UsageError("--task needs a tokenizer, and a server gives none; give --prompt-tokens and --output-tokens")
+    asked = load_task(task)
+    items = load_items(asked, count=_TASK_ITEMS)
+    tokenizer = load_tokenizer(folder)
+    prompts = [len(encode(tokenizer, one.prompt)) for one in questions(asked, items, shots=load_shots(asked))]
+    answers = [len(encode(tokenizer, item.answer, bos=False)) for item in items]
+    return round(statistics.median(prompts)), max(round(statistics.median(answers)), 1)

@@ -15,11 +15,13 @@ _LONGEST_S = 1800
 
 @dataclass(frozen=True, slots=True)
 class ColdStart:
-    """Process start to first token, the loading alone, and peak memory with every slot of the largest level busy."""
+    """Process start to first token, the loading alone (libraries it imports included), and peak memory with every slot
+    of the largest level busy: the larger of resident and GPU memory, and GPU memory by itself (0 without one)."""
 
     first_token_seconds: float
     load_seconds: float
     peak_memory_bytes: int
+    peak_gpu_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +63,14 @@ def _run(folder: Path, trial: Trial, started: float) -> ColdStart:
     first_token_seconds = time.time() - started
     busy = random_requests(trial.concurrency, output_tokens=trial.output_tokens, seed=2, **shape)
     send(engine, list(busy), Load(trial.concurrency))
-    return ColdStart(first_token_seconds, load_seconds, _peak_bytes())
+    on_gpu = _peak_gpu_bytes()
+    return ColdStart(first_token_seconds, load_seconds, max(_peak_resident_bytes(), on_gpu), on_gpu)
 
 
-def _peak_bytes() -> int:
-    """The larger of resident and GPU memory at their highest."""
+def _peak_gpu_bytes() -> int:
     import torch
 
-    return max(_peak_resident_bytes(), torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)
+    return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else 0
 
 
 def _peak_resident_bytes() -> int:

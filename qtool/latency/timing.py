@@ -82,6 +82,7 @@ def summarize(load: Load, timed: Sequence[Timed], seconds: float, limits: Limits
         goodput_per_second=sum(map(limits.keeps, done)) / seconds if seconds else 0.0,
         ttft_limit_ms=limits.ttft_ms,
         tpot_limit_ms=limits.tpot_ms,
+        failure=next((request.failed for request in timed if request.failed is not None), None),
     )
 
 

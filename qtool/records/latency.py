@@ -22,7 +22,8 @@ class LoadLevel:
     """`concurrency` requests kept in flight: TTFT, TPOT, ITL, end to end as vLLM's `bench serve` defines them.
 
     With `arrivals` "open" requests come at random (Poisson) at `rate_per_second` whether or not earlier ones are
-    done, `concurrency` being the most that were in flight. `goodput_per_second` counts requests within both limits.
+    done, `concurrency` being the most that were in flight. `goodput_per_second` counts requests within both limits;
+    `failure` is why the first of the `failed` ones failed.
     """
 
     concurrency: int
@@ -41,6 +42,7 @@ class LoadLevel:
     goodput_per_second: float | None = None
     ttft_limit_ms: float | None = None
     tpot_limit_ms: float | None = None
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +77,4 @@ class LatencyProfile:
     bandwidth_bytes_per_second: float | None = None
     roofline_ratio: float | None = None
     notes: tuple[str, ...] = ()
+    peak_gpu_bytes: int = 0

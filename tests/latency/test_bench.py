@@ -10,8 +10,12 @@ from typer.testing import CliRunner
 
 from qtool.cli import bench
 from qtool.latency.cold_start import ColdStart
+from qtool.latency.rounds import requests_at
+from qtool.latency.summary import beside, text
+from qtool.latency.timing import Load
 from qtool.records.evaluation import Interval
 from qtool.records.latency import LatencyProfile, LoadLevel, MachineState, Quantile
+from qtool.records.plan import LatencySettings
 from tests.tiny_model import make_tiny_llama
 
 app = typer.Typer()
@@ -52,7 +56,54 @@ def profile(name: str, tpot: tuple[float, float]) -> LatencyProfile:
 
 def test_slower_is_said_only_where_the_intervals_part() -> None:
     base = profile("base", (10.0, 12.0))
-    assert bench._slower((base, profile("w4a16", (11.0, 15.0)))) == []
-    (line,) = bench._slower((base, profile("w4a16", (13.0, 15.0))))
+    assert beside(base, profile("w4a16", (11.0, 15.0))) == []
+    (line,) = beside(base, profile("w4a16", (13.0, 15.0)))
     assert line.startswith("w4a16 is slower than base from 8 in flight on")
-    assert "simulated" in bench._text((replace(base, simulated=True),))
+    assert "simulated" in text((replace(base, simulated=True),))
+
+
+def with_levels(name: str, *tpots: tuple[float, float]) -> LatencyProfile:
+    """A profile whose TPOT interval is one of `tpots` at 1, 2, 4 ... in flight."""
+    levels = tuple(replace(profile(name, tpot).levels[0], concurrency=1 << power) for power, tpot in enumerate(tpots))
+    return replace(profile(name, tpots[0]), levels=levels)
+
+
+def test_from_which_load_on_a_variant_is_slower_is_said_and_not_more() -> None:
+    base = with_levels("base", (10, 11), (10, 11), (10, 11))
+    (faster, slower) = sorted(beside(base, with_levels("w4", (5, 6), (12, 13), (12, 13))))
+    assert faster.startswith("w4 is faster than base at 1 in flight")
+    assert slower.startswith("w4 is slower than base from 2 in flight on")
+    (line,) = beside(base, with_levels("w4", (12, 13), (9, 12), (12, 13)))
+    assert line.startswith("w4 is slower than base at 1, 4 in flight")
+
+
+def test_lengths_come_from_a_task(tmp_path: Path) -> None:
+    base = make_tiny_llama(tmp_path / "base")
+    prompt, answer = bench._task_lengths("arithmetic", {"base": base})
+    assert min(prompt, answer) > 1
+    assert prompt + answer < 256
+    shape = ["--task", "arithmetic", "--output-tokens", "2", "--requests", "2", "-c", "1"]
+    result = CliRunner().invoke(app, [str(base), "-o", str(tmp_path / "out"), "--json", "-q", *shape])
+    assert result.exit_code == 0, result.output
+    level = json.loads(result.stdout)["base"]["levels"][0]
+    assert (level["prompt_tokens"], level["output_tokens"]) == (prompt, 2)
+
+
+def test_the_names_are_vllms(tmp_path: Path) -> None:
+    base = make_tiny_llama(tmp_path / "base")
+    shape = ["--prompt-tokens", "5", "--output-tokens", "3", "--requests", "6", "-c", "1"]
+    result = CliRunner().invoke(app, [str(base), "-o", str(tmp_path / "out"), "-q", *shape])
+    assert result.exit_code == 0, result.output
+    level = json.loads((tmp_path / "out" / "base.bench_serve.json").read_text())["closed-1"]
+    assert (level["completed"], level["total_input_tokens"], level["total_output_tokens"]) == (6, 30, 18)
+    assert level["p99_ttft_ms"] is None  # six samples
+    for name in ("ttft", "tpot", "itl", "e2el"):
+        assert 0 < level[f"median_{name}_ms"] < 60_000
+    assert level["output_throughput"] == pytest.approx(18 / level["duration"])
+    assert [len(gaps) for gaps in level["itls"]] == [2] * 6
+
+
+def test_a_level_is_filled_however_few_requests_were_asked() -> None:
+    assert requests_at(Load(100), LatencySettings(requests=24)) == 200
+    assert requests_at(Load(4), LatencySettings(requests=24)) == 24
+    assert requests_at(Load(100, rate_per_second=5.0), LatencySettings(requests=24)) == 24
