@@ -43,6 +43,7 @@ class Task:
     observers: tuple[str, ...]
     dtype: str
     streamed: bool
+    outputs: tuple[str, ...] = ()
 
 
 def finish(

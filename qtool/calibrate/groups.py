@@ -32,12 +32,18 @@ def make_groups(sequences: Sequence[TokenSequence], *, seed: int) -> tuple[Group
 def draw_tokens(sequences: Sequence[TokenSequence], *, seed: int) -> Mapping[int, Mapping[int, float]]:
     """Row -> token position -> draw, for the SAMPLED_TOKENS calibration tokens with the smallest draws."""
     generator = np.random.default_rng([seed, 2])
-    draws = [(row, generator.random(len(sequence.tokens))) for row, sequence in enumerate(sequences)]
-    kept = [(row, values) for row, values in draws if not sequences[row].held_out]
-    every = np.concatenate([values for _, values in kept])
-    limit = np.sort(every)[min(SAMPLED_TOKENS, len(every)) - 1]
-    return {
-        row: {int(place): float(values[place]) for place in np.flatnonzero(values <= limit)}
-        for row, values in kept
-        if (values <= limit).any()
-    }
+    rows, places, draws = (np.zeros(0, kind) for kind in (np.int64, np.int64, np.float64))
+    for row, sequence in enumerate(sequences):
+        drawn = generator.random(len(sequence.tokens))
+        if sequence.held_out:
+            continue  # its draws were made all the same, so that a held-out row changes no other row's
+        # only what can still be among the smallest is kept: memory must not grow with the tokens
+        small = np.argsort(drawn, kind="stable")[:SAMPLED_TOKENS]
+        rows = np.append(rows, np.full(len(small), row))
+        places, draws = np.append(places, small), np.append(draws, drawn[small])
+        kept = np.argsort(draws, kind="stable")[:SAMPLED_TOKENS]
+        rows, places, draws = rows[kept], places[kept], draws[kept]
+    found: dict[int, dict[int, float]] = {}
+    for index in np.lexsort((places, rows)):
+        found.setdefault(int(rows[index]), {})[int(places[index])] = float(draws[index])
+    return found

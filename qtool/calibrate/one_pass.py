@@ -1,7 +1,7 @@
 """The pass over the rows: block after block, each block's statistics written to disk as soon as they are whole."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from qtool.calibrate.activations import Activations, activations
 from qtool.calibrate.collect import Collector
 from qtool.calibrate.experts import ExpertCounter, expert_modules
-from qtool.calibrate.statistics import Group
+from qtool.calibrate.statistics import INPUTS_ONLY, Group, Kept
 from qtool.calibrate.statistics_file import BlockStatistics, write_statistics
+from qtool.calibrate.stored_rows import StoredRows
 from qtool.calibrate.stream import BlockStream
-from qtool.data.sequences import TokenSequence
 from qtool.progress import Advance, Progress
 
 OUTSIDE = "outside"  # part of the linear layers that lie in no block
@@ -22,24 +22,25 @@ OUTSIDE = "outside"  # part of the linear layers that lie in no block
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one pass is to see: `groups` of rows of `sequences`, and the drawn tokens of each row; with `columns`, a
-    histogram of every input column too."""
+    """What one pass is to see: `groups` of rows of `sequences`, and the drawn tokens of each row; `kept` is what it
+    keeps of single columns, `outputs` are the layers whose outputs it watches too."""
 
-    sequences: Sequence[TokenSequence]
+    sequences: StoredRows
     groups: tuple[Group, ...]
     draws: Mapping[int, Mapping[int, float]]
-    columns: bool = False
+    kept: Kept = INPUTS_ONLY
+    outputs: frozenset[str] = frozenset()
 
     def rows(self) -> Iterator[tuple[int, Group, Tensor]]:
         """Row, its group and its token ids [1, tokens], group after group."""
         for group in self.groups:
             for row in group.rows:
-                yield row, group, torch.tensor([self.sequences[row].tokens])
+                yield row, group, torch.from_numpy(self.sequences.ids(row)).long().unsqueeze(0)
 
     @property
     def tokens(self) -> int:
         """Tokens of all rows."""
-        return sum(len(self.sequences[row].tokens) for group in self.groups for row in group.rows)
+        return sum(self.sequences.length(row) for group in self.groups for row in group.rows)
 
 
 def part_names(blocks: int) -> tuple[str, ...]:
@@ -96,7 +97,8 @@ def _run_block(
         layer.name: block.get_submodule(layer.name.removeprefix(f"{name}."))
         for layer in stream.architecture.in_block(index)
     }
-    collector = Collector({**layers, **experts} if watch else {}, columns=work.columns)
+    outputs = {layer: module for layer, module in layers.items() if watch and layer in work.outputs}
+    collector = Collector({**layers, **experts} if watch else {}, kept=work.kept, outputs=outputs)
     counter = ExpertCounter(experts)
 
     def step(row: int, group: Group, tokens: Tensor) -> None:
@@ -111,7 +113,7 @@ def _run_block(
 
 
 def _run_outside(stream: BlockStream, work: Work, hidden: Activations, folder: Path, *, advance: Advance) -> None:
-    collector = Collector(stream.outside, columns=work.columns)
+    collector = Collector(stream.outside, kept=work.kept)
     with stream.ending() as run, collector.watching():
         _each_row(work, collector, lambda row, group, tokens: run(tokens, hidden.get(row)), advance)
     write_statistics(part_file(folder, OUTSIDE), BlockStatistics(collector.finish(), collector.reads, {}))
@@ -120,7 +122,7 @@ def _run_outside(stream: BlockStream, work: Work, hidden: Activations, folder: P
 def _each_row(work: Work, collector: Collector, step: Callable[[int, Group, Tensor], None], advance: Advance) -> None:
     for row, group, tokens in work.rows():
         step(row, group, tokens)
-        collector.row(row, group, work.draws.get(row, {}), work.sequences[row].where)
+        collector.row(row, group, work.draws.get(row, {}), work.sequences.where(row))
         advance(tokens.numel())
 
 

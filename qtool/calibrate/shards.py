@@ -79,7 +79,7 @@ def _read(folder: Path) -> Shard:
 def _check(shards: Sequence[Shard], folders: Sequence[Path]) -> None:
     first = shards[0]
     for shard, folder in zip(shards, folders, strict=True):
-        for name in ("model", "set_digest", "sequence_tokens", "observers", "dtype"):
+        for name in ("model", "set_digest", "sequence_tokens", "observers", "outputs", "dtype"):
             mine, wanted = getattr(shard.task, name), getattr(first.task, name)
             if mine != wanted:
                 raise MismatchError(f"{folder}: {name} is {_short(mine)}, but {folders[0]} has {_short(wanted)}")

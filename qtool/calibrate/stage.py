@@ -1,24 +1,28 @@
 """The stage: one pass over a calibration set, from a model folder and settings to a finished calibration folder."""
 
 import contextlib
+import fnmatch
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replace_in
 from pathlib import Path
 from typing import Any
 
 from qtool import __version__
+from qtool.calibrate import stored_rows
 from qtool.calibrate.finish import Task, finish, store_sequences
 from qtool.calibrate.groups import draw_tokens, make_groups
-from qtool.calibrate.observe import Asked, needs_columns, parse
+from qtool.calibrate.observe import Asked, check_columns, kept_for, parse
 from qtool.calibrate.one_pass import Work, collect, part_file, part_names
 from qtool.calibrate.shards import Shard, parse_shard, write_shard
+from qtool.calibrate.statistics import Group
 from qtool.calibrate.statistics_file import read_statistics
-from qtool.data.sequences import Drawn, draw_sequences
+from qtool.data.sequences import Drawn, TokenSequence, draw_sequences
 from qtool.data.sets import load_set, with_traffic
 from qtool.errors import MismatchError, QtoolError, UsageError
+from qtool.models.architecture import LinearLayer
 from qtool.progress import Progress
 from qtool.records.calibration import Calibration
 from qtool.records.plan import CalibrationSettings
@@ -61,13 +65,8 @@ def calibrate(
     started = time.monotonic()
     prepared = prepare(model, settings, name=name, source=source, sets_dir=sets_dir, machine=machine, progress=progress)
     with working_folder(output, prepared.task, replace=replace) as folder:
-        collect(
-            prepared.stream,
-            prepared.work,
-            folder,
-            activation_bytes=prepared.machine.activation_bytes,
-            progress=progress,
-        )
+        prepared = _stored(prepared, folder)
+        _collect(prepared, prepared.groups, folder, progress)
         parts = part_names(len(prepared.stream.blocks))
         blocks = [read_statistics(part_file(folder, part)) for part in parts]
         calibration = finish(
@@ -75,12 +74,13 @@ def calibrate(
             prepared.task,
             blocks,
             asked=prepared.asked,
-            groups=prepared.work.groups,
-            sequences=prepared.work.sequences,
+            groups=prepared.groups,
+            sequences=prepared.sequences,
             started=started,
         )
         shutil.rmtree(folder / "parts")
-        (folder / _SIGNATURE).unlink()
+        for name in (_SIGNATURE, stored_rows.NAME):
+            (folder / name).unlink()
     return calibration
 
 
@@ -98,23 +98,22 @@ def calibrate_shard(
     started = time.monotonic()
     number, count = parse_shard(shard)
     prepared = prepare(model, settings, name=None, source=None, sets_dir=sets_dir, machine=machine, progress=progress)
-    groups = prepared.work.groups[number - 1 :: count]
+    groups = prepared.groups[number - 1 :: count]
     if not groups:
-        raise UsageError(
-            f"shard {shard}: the set has only {len(prepared.work.groups)} groups of rows; use fewer shards"
-        )
-    work = replace_in(prepared.work, groups=groups)
+        raise UsageError(f"shard {shard}: the set has only {len(prepared.groups)} groups of rows; use fewer shards")
     with working_folder(output, prepared.task, replace=False, shard=shard) as folder:
-        collect(prepared.stream, work, folder, activation_bytes=prepared.machine.activation_bytes, progress=progress)
-        store_sequences(folder, prepared.work.sequences)
-        (folder / _SIGNATURE).unlink()
+        prepared = _stored(prepared, folder)
+        _collect(prepared, groups, folder, progress)
+        store_sequences(folder, prepared.sequences)
+        for name in (_SIGNATURE, stored_rows.NAME):
+            (folder / name).unlink()
         return write_shard(
             folder,
             Shard(
                 number,
                 count,
                 prepared.task,
-                prepared.work.groups,
+                prepared.groups,
                 part_names(len(prepared.stream.blocks)),
                 round(time.monotonic() - started, 3),
             ),
@@ -127,7 +126,10 @@ class Prepared:
 
     task: Task
     asked: tuple[Asked, ...]
-    work: Work
+    sequences: Sequence[TokenSequence]
+    groups: tuple[Group, ...]
+    draws: Mapping[int, Mapping[int, float]]
+    outputs: frozenset[str]
     stream: Any
     machine: Machine
 
@@ -159,6 +161,10 @@ def prepare(
     wanted = "float32" if machine.dtype == "auto" and device.type == "cpu" else machine.dtype
     dtype = choose_dtype(wanted, read_config(model), device)
     stream = BlockStream(model, dtype=dtype, device=device)
+    linears = stream.architecture.linears
+    check_columns(asked, [(layer.name, layer.columns) for layer in linears])
+    outputs = _outputs(settings.outputs, linears)
+    check_columns(asked, [(layer.name, layer.rows) for layer in linears if layer.name in outputs])
     tokens = _fitting(settings.sequence_tokens, stream.context_tokens, progress)
     drawn = draw_sequences(spec, tokenizer, sequences=settings.sequences, tokens=tokens, seed=settings.seed)
     _check_rows(drawn, settings.sequences, stream.vocabulary, progress)
@@ -175,11 +181,22 @@ def prepare(
         observers=tuple(observer.key for observer in asked),
         dtype=str(dtype).removeprefix("torch."),
         streamed=stream.streamed,
+        outputs=settings.outputs,
     )
     groups = make_groups(drawn.sequences, seed=settings.seed)
     draws = draw_tokens(drawn.sequences, seed=settings.seed)
-    work = Work(drawn.sequences, groups, draws, columns=any(map(needs_columns, asked)))
-    return Prepared(task, asked, work, stream, machine)
+    return Prepared(task, asked, drawn.sequences, groups, draws, outputs, stream, machine)
+
+
+def _stored(prepared: Prepared, folder: Path) -> Prepared:
+    """The same with its rows in a file of `folder`: whoever drops the old one frees the token ids."""
+    return replace_in(prepared, sequences=stored_rows.store_rows(folder / stored_rows.NAME, prepared.sequences))
+
+
+def _collect(prepared: Prepared, groups: tuple[Group, ...], folder: Path, progress: Progress) -> None:
+    assert isinstance(prepared.sequences, stored_rows.StoredRows)
+    work = Work(prepared.sequences, groups, prepared.draws, kept_for(prepared.asked), prepared.outputs)
+    collect(prepared.stream, work, folder, activation_bytes=prepared.machine.activation_bytes, progress=progress)
 
 
 @contextlib.contextmanager
@@ -209,6 +226,15 @@ def _check(settings: CalibrationSettings) -> None:
     twice = [text for text in settings.observers if settings.observers.count(text) > 1]
     if twice:
         raise UsageError(f"observer {twice[0]!r} is named twice")
+
+
+def _outputs(patterns: Sequence[str], linears: Sequence[LinearLayer]) -> frozenset[str]:
+    """Layers inside blocks that `patterns` name; the output head's product is never made. Raises UsageError."""
+    inside = [layer.name for layer in linears if layer.block is not None]
+    for pattern in patterns:
+        if not fnmatch.filter(inside, pattern):
+            raise UsageError(f"outputs {pattern!r}: no linear layer of a block is called so; for example *.k_proj")
+    return frozenset(name for pattern in patterns for name in fnmatch.filter(inside, pattern))
 
 
 def _fitting(asked: int, context: int | None, progress: Progress) -> int:

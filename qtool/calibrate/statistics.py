@@ -6,6 +6,7 @@ histogram is kept per group, so that the certificate can resample groups, and a 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,18 @@ class NothingObserved(DataError):
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """What a pass keeps of single columns, because an observer asked: a histogram for every `column_group` columns (0:
+    none), and with `column_steps` the bounds of every column in every group of rows."""
+
+    column_group: int = 0
+    column_steps: bool = False
+
+
+INPUTS_ONLY = Kept()  # what every pass keeps: nothing of single columns but their sums and bounds
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """Rows that are resampled together; `index` is its place in the whole set, the same in every shard."""
 
@@ -38,7 +51,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GroupCounts:
-    """Histogram of one group's values, only the bins that were seen: `bins` int32, `counts` int64."""
+    """Histogram of one group's values, only the bins that were seen: `bins` int32, `counts` int64.
+
+    `columns`, float32 [2, columns], are the lowest and highest value of every column, where a pass kept them.
+    """
 
     group: int
     tokens: int
@@ -46,6 +62,7 @@ class GroupCounts:
     counts: NDArray[np.int64]
     low: float
     high: float
+    columns: NDArray[np.float32] | None = None
 
     def histogram(self) -> Histogram:
         """The same counts over all bins."""
@@ -89,10 +106,11 @@ class TokenSample:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InputStatistics:
-    """Everything known of one linear input, named after the first layer that reads it.
+    """Everything known of one linear input, named after the first layer that reads it; an output is kept alike.
 
-    `channels` are over the calibration tokens, `held_out` over the held-out tokens of each tag. `column_counts`, int32
-    [columns, COLUMN_BINS] over the calibration tokens, is there where an observer asked for it.
+    `channels` are over the calibration tokens, `held_out` over the held-out tokens of each tag. `column_counts` over
+    the calibration tokens is there where an observer asked for it: int32 [columns, COLUMN_BINS], or int64 with a row
+    for every few columns.
     """
 
     name: str
@@ -101,7 +119,7 @@ class InputStatistics:
     channels: ChannelSums
     held_out: dict[str, ChannelSums]
     sample: TokenSample
-    column_counts: NDArray[np.int32] | None = None
+    column_counts: NDArray[Any] | None = None
 
     def histogram(self, groups: Iterable[int]) -> Histogram:
         """One histogram over `groups`; those that never reached this layer count nothing."""
@@ -168,5 +186,5 @@ def merge_channels(first: ChannelSums, second: ChannelSums) -> ChannelSums:
     )
 
 
-def _sum(first: NDArray[np.int32] | None, second: NDArray[np.int32] | None) -> NDArray[np.int32] | None:
+def _sum(first: NDArray[Any] | None, second: NDArray[Any] | None) -> NDArray[Any] | None:
     return second if first is None else first if second is None else first + second

@@ -61,8 +61,10 @@ def read_statistics(path: Path) -> BlockStatistics:
 def _arrays(entry: InputStatistics) -> dict[str, NDArray[Any]]:
     groups = entry.groups
     columns = {} if entry.column_counts is None else {"columns": entry.column_counts}
+    steps = [group.columns for group in groups if group.columns is not None]
     return {
         **columns,
+        **({"steps": np.stack(steps)} if steps else {}),
         "group": np.array([[group.group, group.tokens, len(group.bins)] for group in groups], np.int64).reshape(-1, 3),
         "bounds": np.array([[group.low, group.high] for group in groups], np.float64).reshape(-1, 2),
         "bins": np.concatenate([np.zeros(0, np.int32), *(group.bins for group in groups)]),
@@ -80,12 +82,21 @@ def _arrays(entry: InputStatistics) -> dict[str, NDArray[Any]]:
 
 def _input(name: str, arrays: Mapping[str, NDArray[Any]]) -> InputStatistics:
     of = {key: arrays[f"{name}|{key}"] for key in ("group", "bounds", "bins", "counts", "draws", "vectors")}
-    ends = np.cumsum(of["group"][:, 2])
+    steps = arrays.get(f"{name}|steps", [None] * len(of["group"]))
+    starts = np.cumsum(of["group"][:, 2]) - of["group"][:, 2]
     groups = tuple(
         GroupCounts(
-            int(group), int(tokens), of["bins"][end - size : end], of["counts"][end - size : end], *map(float, pair)
+            group=int(group),
+            tokens=int(tokens),
+            bins=of["bins"][start : start + size],
+            counts=of["counts"][start : start + size],
+            low=float(low),
+            high=float(high),
+            columns=step,
         )
-        for (group, tokens, size), end, pair in zip(of["group"], ends, of["bounds"], strict=True)
+        for (group, tokens, size), start, (low, high), step in zip(
+            of["group"], starts, of["bounds"], steps, strict=True
+        )
     )
     prefix, suffix = f"{name}|tag ", "|sums"
     tags = sorted(key[len(prefix) : -len(suffix)] for key in arrays if key.startswith(prefix) and key.endswith(suffix))

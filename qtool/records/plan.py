@@ -28,7 +28,8 @@ class PlannedTask:
 class CalibrationSettings:
     """`[calibration]`: which set, how much of it, and which observers turn statistics into ranges.
 
-    `traffic` names a second set, of text the model will meet: it makes no range and only checks them.
+    `traffic` names a second set, of text the model will meet: it makes no range and only checks them. `outputs` are
+    patterns of layers, such as `*.k_proj`, whose outputs are calibrated too, as layers called `<layer>.output`.
     """
 
     set: str = "mixed"
@@ -37,6 +38,7 @@ class CalibrationSettings:
     seed: int = 0
     observers: tuple[str, ...] = ("absmax", "percentile")
     traffic: str | None = None
+    outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

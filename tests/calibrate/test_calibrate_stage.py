@@ -353,6 +353,59 @@ def test_histograms_of_single_columns_give_their_percentiles(
     assert (read_bounds(tmp_path / "merged", "percentile:90:channel")[layer].high == found.high).all()
 
 
+def test_groups_of_columns_and_running_means_of_single_ones(
+    model: Path, settings: CalibrationSettings, tmp_path: Path
+) -> None:
+    texts = ("percentile:90:group16", "absmax:group16", "absmax:channel", "moving_average:0.5:channel")
+    wanted = replace(settings, observers=(*texts, "absmax"))
+    calibrate(model, wanted, tmp_path / "whole", progress=Silent())
+    found = {text: read_bounds(tmp_path / "whole", text) for text in texts}
+    layer = "model.layers.0.mlp.down_proj"
+    inputs = inputs_of(model, layer, tmp_path / "whole")
+    columns = inputs[0].shape[1]
+    blocks = np.abs(np.concatenate(inputs)).reshape(-1, columns // 16, 16).transpose(1, 0, 2).reshape(columns // 16, -1)
+    exact = np.sort(blocks, axis=1)[:, int(0.9 * (blocks.shape[1] - 1))]
+    np.testing.assert_allclose(found["percentile:90:group16"][layer].high, exact, rtol=0.011)
+    assert found["absmax:group16"][layer].high == pytest.approx(blocks.max(1), rel=1e-5)  # float32 of another order
+    running, widest = found["moving_average:0.5:channel"][layer], found["absmax:channel"][layer]
+    assert running.high.shape == widest.high.shape == (columns,)
+    assert (running.high <= widest.high).all()
+    assert (running.high < widest.high).any()
+    shards = [tmp_path / "a", tmp_path / "b"]
+    for number, folder in enumerate(shards, start=1):
+        calibrate_shard(model, wanted, folder, shard=f"{number}/2", progress=Silent())
+    merge_shards(shards, tmp_path / "merged")
+    for text in texts:
+        assert (read_bounds(tmp_path / "merged", text)[layer].high == found[text][layer].high).all()
+
+
+def test_outputs_are_calibrated_where_asked(model: Path, settings: CalibrationSettings, tmp_path: Path) -> None:
+    wanted = replace(settings, observers=("absmax",), outputs=("*.k_proj",))
+    calibrate(model, wanted, tmp_path / "out", progress=Silent())
+    ranges = read_ranges(tmp_path / "out", "absmax")
+    assert [name for name in ranges if name.endswith(".output")] == [
+        f"model.layers.{block}.self_attn.k_proj.output" for block in range(2)
+    ]
+    layer = "model.layers.1.self_attn.k_proj"
+    weight = load_base(model, dtype=torch.float32).get_submodule(layer).weight.detach().numpy()
+    largest = max(float(np.abs(values @ weight.T).max()) for values in inputs_of(model, layer, tmp_path / "out"))
+    assert ranges[f"{layer}.output"].high == pytest.approx(largest, rel=1e-4)  # float32 sums of another order
+    with pytest.raises(UsageError, match=r"outputs '\*\.key': no linear layer"):
+        calibrate(model, replace(wanted, outputs=("*.key",)), tmp_path / "none", progress=Silent())
+    assert not (tmp_path / "none").exists()
+
+
+def inputs_of(model: Path, layer: str, calibration: Path) -> list[np.ndarray]:
+    """Inputs [tokens, columns] of `layer` for each calibration row, from the whole model."""
+    whole = load_base(model, dtype=torch.float32)
+    seen: list[np.ndarray] = []
+    whole.get_submodule(layer).register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][0].numpy()))
+    with torch.no_grad():
+        for row in read_sequences(calibration):
+            whole(input_ids=torch.tensor([row]))
+    return seen
+
+
 def test_traffic_checks_the_ranges_and_makes_none(model: Path, settings: CalibrationSettings, tmp_path: Path) -> None:
     path = tmp_path / "shouting.jsonl"
     path.write_text(

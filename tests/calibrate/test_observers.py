@@ -7,8 +7,9 @@ import pytest
 from test_log2_histogram import heavy_tailed, histogram_of
 
 from qtool import catalog
-from qtool.calibrate.observe import PACKAGE, Seen, observe, parse
-from qtool.calibrate.statistics import NothingObserved
+from qtool.calibrate.observe import PACKAGE, Seen, check_columns, kept_for, observe, parse
+from qtool.calibrate.observers import entropy
+from qtool.calibrate.statistics import Kept, NothingObserved
 from qtool.errors import UnknownName, UsageError
 from qtool.records.histogram import empty, merge
 
@@ -110,6 +111,39 @@ def test_mse_finds_the_minimum_that_a_search_over_the_values_finds() -> None:
     assert error(found) <= 1.02 * min(map(error, candidates))
 
 
+def test_entropy_finds_the_least_divergent_of_all_cuts() -> None:
+    seen = seen_in(heavy_tailed(50_000, 7))
+    largest = seen.histogram.absmax
+    linear = entropy._equal_bins(seen.histogram.magnitudes(), largest)
+
+    def divergence(cut: int) -> float:
+        kept = linear[:cut].copy()
+        spread = np.zeros(cut)
+        for level in range(128):
+            bins = slice(level * cut // 128, (level + 1) * cut // 128)
+            occupied = kept[bins] > 0
+            spread[bins][occupied] = kept[bins].sum() / max(occupied.sum(), 1)
+        kept[-1] += linear[cut:].sum()
+        p, q = kept / kept.sum(), spread / spread.sum()
+        both = (p > 0) & (q > 0)
+        return float((p[both] * np.log(p[both] / q[both])).sum() + p[(p > 0) & (q == 0)].sum() * np.log(1e6))
+
+    expected = [divergence(cut) for cut in range(128, 2049)]
+    np.testing.assert_allclose(entropy._divergences(linear), expected, rtol=1e-9, atol=1e-12)
+    assert observe(parse("entropy"), seen, "layer")[1] == largest * (128 + int(np.argmin(expected))) / 2048
+
+
+def test_groups_of_columns_have_a_range_each() -> None:
+    asked = parse("percentile:99.9:group128:asymmetric")
+    assert (asked.granularity, asked.columns) == ("group", 128)
+    kept = kept_for([parse("mse:group96"), parse("percentile:group64"), parse("absmax:channel"), parse("absmax")])
+    assert kept == Kept(column_group=32)  # both sizes are sums of 32 columns; bounds are kept in any case
+    assert kept_for([parse("moving_average:channel")]) == Kept(column_steps=True)
+    check_columns([parse("absmax:group64")], [("a", 128)])
+    with pytest.raises(UsageError, match="b has 96 columns, which is no multiple of 64; use 32 instead"):
+        check_columns([parse("absmax:group64")], [("a", 128), ("b", 96)])
+
+
 def test_moving_average_follows_the_groups_in_order() -> None:
     seen = seen_in(*(np.array([-high, high], dtype=np.float32) for high in (1.0, 2.0, 4.0)))
     assert observe(parse("moving_average:0.5"), seen, "layer")[1] == pytest.approx(2.75)
@@ -121,7 +155,7 @@ def test_moving_average_follows_the_groups_in_order() -> None:
         ("absmax:3", "takes no number"),
         ("percentile:banana", "no number"),
         ("percentile:101", "between 50 and 100"),
-        ("moving_average:channel", "no range per channel"),
+        ("absmax:group", "takes no number"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(text: str, message: str) -> None:

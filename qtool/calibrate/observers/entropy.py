@@ -5,13 +5,14 @@ bin, merges what is left to 128 levels, and takes the cut of least KL divergence
 
 When to use it: to compare with tools that use it by default (TensorRT, ONNX Runtime), rarely for language models.
 
-What it costs: a search over about 120 cuts a layer, some tens of milliseconds; no second pass.
+What it costs: a search over all 1921 cuts from 128 to 2048 bins a layer, in milliseconds; no second pass.
 
 When it fails: it cares for the bulk and not for the tail; published runs show it clipping a quarter of all values and
 taking a BERT from F1 86 to 37. Asymmetric ranges keep the sides' own extremes inside the cut.
 """
 
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,8 @@ NUMBER: float | None = None
 NUMBERS = (0.0, 0.0)
 NEEDS: Literal["bounds", "histogram", "steps"] = "histogram"
 
-_BINS, _LEVELS, _STRIDE = 2048, 128, 16
+_BINS, _LEVELS = 2048, 128
+_UNSEEN = np.log(1e6)  # what mass costs that the merged version cannot show: infinite, TensorRT smooths it away too
 
 
 def bounds(seen: Seen, number: float, symmetric: bool) -> tuple[float, float]:
@@ -32,9 +34,7 @@ def bounds(seen: Seen, number: float, symmetric: bool) -> tuple[float, float]:
     if largest == 0.0:
         return 0.0, 0.0
     linear = _equal_bins(seen.histogram.magnitudes(), largest)
-    cuts = range(_LEVELS, _BINS + 1, _STRIDE)
-    divergences = [_divergence(linear, cut) for cut in cuts]
-    cut = largest * cuts[int(np.argmin(divergences))] / _BINS
+    cut = largest * (_LEVELS + int(np.argmin(_divergences(linear)))) / _BINS
     if symmetric:
         return -cut, cut
     return max(seen.histogram.low, -cut), min(seen.histogram.high, cut)
@@ -47,16 +47,39 @@ def _equal_bins(magnitudes: NDArray[np.int64], largest: float) -> NDArray[np.flo
     return np.diff(np.interp(np.linspace(0, largest, _BINS + 1), bounds, below))
 
 
-def _divergence(linear: NDArray[np.float64], cut: int) -> float:
-    kept = linear[:cut].copy()
-    occupied = kept > 0
-    starts = (np.arange(_LEVELS) * cut) // _LEVELS
-    sizes = np.diff(np.append(starts, cut))
-    totals, filled = np.add.reduceat(kept, starts), np.add.reduceat(occupied.astype(np.float64), starts)
-    spread = np.repeat(totals / np.maximum(filled, 1), sizes) * occupied
-    kept[-1] += linear[cut:].sum()  # the original keeps what the cut would clip: that is the price of clipping
-    p, q = kept / kept.sum(), spread / max(spread.sum(), 1e-30)
-    both = (p > 0) & (q > 0)
-    # mass the quantized version cannot show at all would be infinite divergence; TensorRT smooths it away too
-    missing = p[(p > 0) & (q <= 0)].sum()
-    return float((p[both] * np.log(p[both] / q[both])).sum() + missing * np.log(1 / 1e-6))
+def _divergences(linear: NDArray[np.float64]) -> NDArray[np.float64]:
+    """KL divergence of each cut from 128 to 2048 bins: float64 [1921].
+
+    P is the bins below the cut with the tail in the last of them, Q the same bins, without the tail, evened out within
+    each of 128 levels. Every sum over bins is a difference of running sums, so that all cuts cost as much as a few.
+    """
+    starts = _level_starts()
+    cuts = starts[:, -1]
+    total = linear.sum()
+    occupied = linear > 0
+    mass, filled = _running(linear), _running(occupied)
+    inside = np.diff(mass[starts], axis=1)  # [cuts, levels]
+    heights = inside / np.maximum(np.diff(filled[starts], axis=1), 1)
+    kept = mass[cuts]
+    tail, last = total - kept, linear[cuts - 1]
+    seen = occupied[cuts - 1]  # whether the last bin, which takes the tail, is there in Q
+    shown = inside.copy()
+    shown[:, -1] += np.where(seen, tail, 0.0)
+    own = _running(_times_log(linear))[cuts] + np.where(seen, _times_log(last + tail) - _times_log(last), 0.0)
+    own -= shown.sum(1) * np.log(total)
+    logarithms = np.log(np.where(heights > 0, heights / np.maximum(kept, 1e-30)[:, None], 1.0))
+    return np.asarray((own - (shown * logarithms).sum(1) + np.where(seen, 0.0, tail) * _UNSEEN) / total)
+
+
+@cache
+def _level_starts() -> NDArray[np.int64]:
+    """First bin of each level and the end of the last, for each cut: int64 [1921, 129]."""
+    return np.arange(_LEVELS + 1) * np.arange(_LEVELS, _BINS + 1)[:, None] // _LEVELS
+
+
+def _running(values: NDArray[Any]) -> NDArray[np.float64]:
+    return np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+
+
+def _times_log(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values * np.log(np.where(values > 0, values, 1.0))

@@ -5,10 +5,10 @@ default, in the order of the set.
 
 When to use it: to reproduce ranges of tools that calibrate this way (torch.ao, llm-compressor).
 
-What it costs: two numbers a group; changing the weight needs no second pass.
+What it costs: two numbers a group of rows, or with `moving_average:channel` two for every column of it; changing the
+weight needs no second pass.
 
 When it fails: it depends on the order of the rows, and it clips the outliers of most groups without saying how many.
-Not for channels, whose groups are not kept apart.
 """
 
 from typing import Literal
