@@ -1,7 +1,7 @@
 """Asks the model what has not been answered yet and writes each answer down, graded, as soon as it is there."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import cast
 from qtool import catalog
 from qtool.evaluate import faults, results, tasks
 from qtool.evaluate.contract import Answer, Context, Metric, Question, Scorer
+from qtool.evaluate.floor import likelihood_moved
 from qtool.evaluate.metrics import load_metric
 from qtool.evaluate.model import LazyModel, Settings, Subject
 from qtool.evaluate.verdict import LEVEL
@@ -69,15 +70,16 @@ def work_on(
 
 def run_digest(subject: Subject, asked: Asked, settings: Settings) -> str:
     """Digest of all that can change an answer, the item itself apart."""
-    return record_digest(
-        {
-            "weights": subject.weights_digest,
-            "tokenizer": subject.tokenizer_digest,
-            "task": tasks.task_digest(asked.task),
-            "shots": asked.shots,
-            "settings": [settings.chat, settings.backend, settings.dtype, settings.device, settings.context_tokens],
-        }
-    )
+    described: dict[str, object] = {
+        "weights": subject.weights_digest,
+        "tokenizer": subject.tokenizer_digest,
+        "task": tasks.task_digest(asked.task),
+        "shots": asked.shots,
+        "settings": [settings.chat, settings.backend, settings.dtype, settings.device, settings.context_tokens],
+    }
+    if asked.task.temperature:
+        described["seed"] = settings.seed
+    return record_digest(described)
 
 
 def ask(pending: Sequence[Question], known: results.Answered, work: Work) -> None:
@@ -99,23 +101,51 @@ def ask(pending: Sequence[Question], known: results.Answered, work: Work) -> Non
 def context_of(work: Work) -> Context:
     """Engine and language of the work's model, opened now if they were not."""
     engine, language = work.model.get()
-    return Context(engine=engine, language=language, task=work.asked.task, in_flight=work.settings.in_flight)
+    return Context(
+        engine=engine,
+        language=language,
+        task=work.asked.task,
+        in_flight=work.settings.in_flight,
+        forcing=work.settings.forcing and not work.asked.task.temperature,
+        seed=work.settings.seed,
+    )
+
+
+def differs_in(work: Work, items: Mapping[str, Item]) -> Callable[[Answer, ItemResult], bool]:
+    """Whether an answer asked for again would count as churn beside the row there is, as a variant's would."""
+    task = work.asked.task
+
+    def differs(answer: Answer, before: ItemResult) -> bool:
+        if task.scorer == "rolling":
+            return likelihood_moved(answer, before)
+        if answer.text == before.output:
+            return False
+        grade = work.metric.grade(items[before.id], answer, task)
+        return grade.score != before.score or (
+            before.score != work.metric.PERFECT and grade.extracted != before.extracted
+        )
+
+    return differs
 
 
 def timing_of(
     rows: Sequence[ItemResult], *, asked_now: int, seconds: float, together: int, before: TaskTiming | None
 ) -> TaskTiming:
-    """Latency quantiles over all rows; wall time of this run, or of the earlier one where nothing was left to ask.
+    """Latency quantiles over the rows that were generated, where any were; wall time of this run, or of the earlier
+    one where nothing was left to ask.
 
     Where a killed run left no time, it is told from the latencies of items of which `together` ran at once.
     """
     import numpy as np
 
-    latencies = np.array([row.latency_ms for row in rows])
+    generated = [row.latency_ms for row in rows if not row.decided_by]
+    shares = [row.latency_ms for row in rows if row.decided_by]
+    latencies = np.array(generated or shares)
     tokens = sum(row.output_tokens for row in rows)
     if asked_now < len(rows):
-        per_item = seconds / asked_now if asked_now else float(latencies.mean()) / 1000 / together
-        seconds = before.seconds if before is not None and not asked_now else per_item * len(rows)
+        told_s = (sum(generated) / together + sum(shares)) / 1000
+        again_s = seconds / asked_now * len(rows) if asked_now else told_s
+        seconds = before.seconds if before is not None and not asked_now else again_s
     return TaskTiming(
         item_ms_p50=float(np.quantile(latencies, 0.5)),
         item_ms_p95=float(np.quantile(latencies, 0.95)),
@@ -163,4 +193,5 @@ def _row(question: Question, answer: Answer, work: Work) -> ItemResult:
         notes=grade.notes + cut,
         prompt_digest=question.digest,
         run_digest=work.digest,
+        decided_by=answer.decided_by,
     )

@@ -8,13 +8,15 @@ from qtool.evaluate import agreement, faults, ledger, paired, results, scale, ta
 from qtool.evaluate.asking import Work
 from qtool.evaluate.floor import read_floor
 from qtool.evaluate.forecast import foretell
+from qtool.evaluate.rounding import read_noise
 from qtool.records.evaluation import Agreement, Churn, Comparison, Evaluation, Forecast, ItemResult, TaskTiming
 
 
 def conclude(work: Work, rows: list[ItemResult], *, baseline: Path | None, timing: TaskTiming) -> Evaluation:
     """The evaluation of `rows`, written with them and, beside a baseline, with the items that flipped."""
     asked, terms = work.asked, terms_of(work)
-    comparison, churn, before, forecast, agreed = None, None, None, foretell(rows), None
+    noise = read_noise(work.output, asked.task.name, work.digest)
+    comparison, churn, before, forecast, agreed = None, None, None, foretell(rows, noise), None
     flipped: tuple[ledger.Flip, ...] = ()
     if baseline is not None:
         before = _baseline_rows(baseline, asked.task.name, rows)
@@ -88,6 +90,6 @@ def _beside(
         evaluation.variant, before, rows, terms, seconds_per_item=timing.seconds / max(1, len(rows))
     )
     churn = paired.churn(before, rows, terms, floor)
-    changed = (churn.harmful + churn.beneficial + churn.wrong_to_other_wrong) / churn.items
-    forecast = foretell(before, bits=work.subject.bits or 4.0, after=rows, measured=changed)
+    noise = read_noise(baseline, work.asked.task.name, evaluation.run_digest)
+    forecast = foretell(before, noise, weight_error=work.subject.weight_error, after=rows, measured=churn.changed_share)
     return comparison, churn, forecast

@@ -41,7 +41,7 @@ class Answer:
 
     `text` is the completion up to the first stop text; `logprobs` and `margins` (nats) belong to `ids`, token by token;
     for a rolling scorer they belong to the text's own tokens and `ids` is empty. `latency_ms` counts from when the
-    engine took the question up.
+    engine took the question up. `decided_by` says how the answer is known where it was not generated.
     """
 
     text: str
@@ -52,6 +52,7 @@ class Answer:
     prompt_tokens: int
     latency_ms: float
     prompt_cut: bool = False
+    decided_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +68,17 @@ class Grade:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a scorer needs to ask: the engine, the model's language, the task, how many questions to keep in flight."""
+    """What a scorer needs to ask: the engine, the model's language, the task, how many questions to keep in flight.
+
+    `forcing` allows deciding an item without generating its answer; `seed` matters where the task samples.
+    """
 
     engine: Engine
     language: Language
     task: TaskSpec
     in_flight: int
+    forcing: bool = False
+    seed: int = 0
 
 
 class Scorer(Protocol):

@@ -1,7 +1,7 @@
-"""The noise floor: how many answers the baseline itself changes when only batch size and order differ."""
+"""The noise floor: how many answers the baseline itself changes when only batch size, order and seed differ."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,18 +11,24 @@ from qtool.records.evaluation import ItemResult
 from qtool.store.codec import read_json
 from qtool.store.run_directory import write_record
 
+FEWEST_ITEMS = 50  # asked however long one takes: no change among them still allows 6 % of changes, fewer say nothing
+MOST_ITEMS = 200
 _SAME_NATS = 1e-3
+
+Differs = Callable[[Answer, ItemResult], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class NoiseFloor:
-    """`changed` of `items` answers differed from the main run when asked one at a time, or in another order."""
+    """`changed` of `items` answers differed from the main run in score or, where wrong, in the answer compared: when
+    asked one at a time, in another order, or, where the task samples, with another seed (None where it does not)."""
 
     items: int
     changed: int
     changed_alone: int
     changed_reordered: int
     run_digest: str
+    changed_other_seed: int | None = None
 
 
 def floor_path(folder: Path, task: str) -> Path:
@@ -43,25 +49,33 @@ def read_floor(folder: Path, task: str, run_digest: str) -> NoiseFloor | None:
 
 
 def measure_floor(
-    questions: Sequence[Question], answered: Sequence[ItemResult], scorer: Scorer, context: Context, *, seconds: float
-) -> NoiseFloor:
-    """Asks the first questions again, one at a time, for at most about `seconds`, then the same ones in batches in
-    reverse order."""
+    questions: Sequence[Question], answered: Sequence[ItemResult], scorer: Scorer, context: Context, *,
+    differs: Differs, seconds: float,
+) -> NoiseFloor:  # fmt: skip
+    """Asks the first questions again, one at a time, at least 50 and on to 200 for about `seconds`, then the same ones
+    in batches in reverse order and, where the task samples, with another seed."""
+    generated = replace(context, forcing=False)
     alone: dict[int, bool] = {}
     started_s = time.monotonic()
-    for index, answer in scorer.ask(questions, replace(context, in_flight=1)):
-        alone[index] = _changed(answer, answered[index], context)
-        if time.monotonic() - started_s > seconds:
+    for index, answer in scorer.ask(questions[:MOST_ITEMS], replace(generated, in_flight=1)):
+        alone[index] = differs(answer, answered[index])
+        if len(alone) >= FEWEST_ITEMS and time.monotonic() - started_s > seconds:
             break
     chosen = sorted(alone, reverse=True)
-    asked_again = scorer.ask([questions[index] for index in chosen], context)
-    reordered = {chosen[index]: _changed(answer, answered[chosen[index]], context) for index, answer in asked_again}
+
+    def again(how: Context) -> dict[int, bool]:
+        asked = scorer.ask([questions[index] for index in chosen], how)
+        return {chosen[place]: differs(answer, answered[chosen[place]]) for place, answer in asked}
+
+    reordered = again(generated)
+    reseeded = again(replace(generated, seed=context.seed + 1)) if context.task.temperature else {}
     return NoiseFloor(
         items=len(chosen),
-        changed=sum(alone[index] or reordered[index] for index in chosen),
+        changed=sum(alone[index] or reordered[index] or reseeded.get(index, False) for index in chosen),
         changed_alone=sum(alone.values()),
         changed_reordered=sum(reordered.values()),
         run_digest=answered[0].run_digest if answered else "",
+        changed_other_seed=sum(reseeded.values()) if reseeded else None,
     )
 
 
@@ -70,8 +84,6 @@ def write_floor(folder: Path, task: str, floor: NoiseFloor) -> None:
     write_record(floor_path(folder, task), floor)
 
 
-def _changed(answer: Answer, before: ItemResult, context: Context) -> bool:
-    """Whether the text is another; for running text, whether its likelihood moved by a thousandth of a nat a token."""
-    if context.task.scorer != "rolling":
-        return answer.text != before.output
+def likelihood_moved(answer: Answer, before: ItemResult) -> bool:
+    """For running text: whether its likelihood moved by a thousandth of a nat a token."""
     return abs(-sum(answer.logprobs) / len(answer.logprobs) - before.score) > _SAME_NATS

@@ -1,47 +1,86 @@
-"""Which tasks are fragile, foretold from the baseline's margins alone, before any variant has been made.
+"""Which tasks are fragile, foretold from the baseline's margins and from how rounding its weights moves them.
 
-An answer changes when noise overturns one of its tokens: a token that beats the next best by m nats changes with
-probability Phi(-m / s), s being the standard deviation of the noise on a margin, and an answer of several tokens
-survives only if each does. The noise of a scheme is not known beforehand; the one assumed for each width is written
-into the forecast, halving with every further bit, and the ranking of tasks does not depend on it.
+An answer changes when noise overturns one of its tokens. What the noise is like was measured on a few items
+(`rounding.py`): its size grows with the margin, s(m)^2 = a + b m^2, and its standardized values have a shape of their
+own, skewed since rounding shrinks margins. A token of margin m is therefore lost with the share of measured
+standardized changes that reach -m / s(m), and an answer survives if each token does. A variant's noise is the measured
+one, times its weight error over that of the rounding, since small changes of logits are linear in those of weights.
+Nothing is fitted across models. benchmarks/forecast.py measures how wrong it is.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from qtool.records.evaluation import Forecast, ItemResult
+import numpy as np
+from numpy.typing import NDArray
 
-# root mean square over arithmetic, extraction and classification of reference-64, round-to-nearest per row: 1.56, 0.69
-# and 0.23 nats at 4 bits; 0.096, 0.043 and 0.018 at 8 bits, which is the same divided by 2**4
-NOISE_NATS_4_BITS = 1.0
+from qtool.evaluate.rounding import RoundingNoise
+from qtool.records.evaluation import Forecast, Interval, ItemResult
 
 _FEWEST = 10
+_RESAMPLES = 100
+_SMALLEST = 1e-9
+
+Pairs = NDArray[np.float64]  # [tokens, 2]: margin before and after, in nats
 
 
-def noise_nats(bits: float) -> float:
-    """Assumed standard deviation of a margin's change when weights have `bits` bits."""
-    return NOISE_NATS_4_BITS * math.pow(2.0, 4 - bits)
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """Noise on a margin m: size sqrt(constant + slope m^2), and its standardized values, negated and in order."""
+
+    constant: float
+    slope: float
+    losses: NDArray[np.float64]
+
+    def lost(self, margins: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
+        """Chance that each margin is overturned by this noise times `scale`."""
+        size = np.sqrt(self.constant + self.slope * np.square(margins)) * scale + _SMALLEST
+        chances: NDArray[np.float64] = 1.0 - np.searchsorted(self.losses, margins / size) / len(self.losses)
+        return chances
+
+
+def shape_of(pairs: Pairs) -> Shape:
+    """The noise in measured `pairs`; weighted least squares that cannot give a negative variance."""
+    from scipy import optimize
+
+    before, change = pairs[:, 0], pairs[:, 1] - pairs[:, 0]
+    weight = 1.0 / (1.0 + np.square(before))  # a large margin's change says little about where answers are lost
+    design = np.stack([weight, np.square(before) * weight], axis=1)
+    (constant, slope), _ = optimize.nnls(design, np.square(change) * weight)
+    size = np.sqrt(constant + slope * np.square(before)) + _SMALLEST
+    return Shape(float(constant), float(slope), np.sort(-change / size))
 
 
 def foretell(
-    rows: Sequence[ItemResult], *, bits: float = 4, after: Sequence[ItemResult] = (), measured: float | None = None
+    rows: Sequence[ItemResult],
+    noise: RoundingNoise | None,
+    *,
+    weight_error: float | None = None,
+    after: Sequence[ItemResult] = (),
+    measured: float | None = None,
 ) -> Forecast | None:
-    """Share of answers expected to change, or None where fewer than ten answers carry margins.
+    """Share of answers expected to change, or None where margins or the noise on them are not known.
 
-    `after` are the variant's answers to the same items and `measured` the share that changed, for the side-by-side.
+    `weight_error` is the variant's, that of the rounding itself if None. `after` are the variant's answers to the same
+    items and `measured` the share that changed, for the side-by-side.
     """
-    smallest = sorted(min(row.margins) for row in rows if row.margins)
-    if len(smallest) < _FEWEST:
+    margins = [np.array(row.margins) for row in rows if row.margins]
+    if noise is None or len(noise.margins) < _FEWEST or len(margins) < _FEWEST:
         return None
-    noise = noise_nats(bits)
-    changes = [1.0 - math.prod(_kept(margin, noise) for margin in row.margins) for row in rows if row.margins]
+    probed = [np.array(item) for item in noise.margins if item]
+    scale = 1.0 if weight_error is None or not noise.weight_error else weight_error / noise.weight_error
+    together = np.concatenate(probed)
+    smallest = np.array([each.min() for each in margins])
     return Forecast(
-        noise_nats=noise,
-        margin_p05_nats=smallest[int(0.05 * len(smallest))],
-        predicted=math.fsum(changes) / len(changes),
+        noise_nats=float(np.sqrt(np.square(together[:, 1] - together[:, 0]).mean())) * scale,
+        margin_p05_nats=float(np.quantile(smallest, 0.05)),
+        predicted=float(_changes(margins, shape_of(together), scale).mean()),
         measured=measured,
-        items=len(changes),
+        items=len(margins),
         measured_noise_nats=margin_noise(rows, after),
+        interval=_interval(margins, probed, scale),
+        weight_error=noise.weight_error * scale,
     )
 
 
@@ -63,5 +102,21 @@ def margin_noise(before: Sequence[ItemResult], after: Sequence[ItemResult]) -> f
     return math.sqrt(math.fsum(change**2 for change in changes) / len(changes)) if changes else None
 
 
-def _kept(margin: float, noise: float) -> float:
-    return 0.5 * math.erfc(-margin / (noise * math.sqrt(2)))
+def _changes(margins: Sequence[NDArray[np.float64]], shape: Shape, scale: float) -> NDArray[np.float64]:
+    """Chance that each answer changes."""
+    kept = np.log1p(-np.minimum(shape.lost(np.concatenate(margins), scale), 1 - 1e-12))
+    starts = np.cumsum([0, *(len(each) for each in margins[:-1])])
+    changed: NDArray[np.float64] = -np.expm1(np.add.reduceat(kept, starts))
+    return changed
+
+
+def _interval(margins: Sequence[NDArray[np.float64]], probed: Sequence[Pairs], scale: float) -> Interval:
+    """What other items to measure the noise on, and other items to ask, would have given in 95 of 100 cases."""
+    rng = np.random.default_rng(0)
+    means = []
+    for _ in range(_RESAMPLES):
+        drawn = np.concatenate([probed[index] for index in rng.integers(len(probed), size=len(probed))])
+        changed = _changes(margins, shape_of(drawn), scale)
+        means.append(rng.binomial(len(changed), float(changed.mean())) / len(changed))
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Interval(float(low), float(high))

@@ -1,6 +1,7 @@
 """The model under evaluation: who it is, read from its folder, and its engine, opened when first needed."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,10 @@ from qtool.store.codec import read_json
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How answers are obtained. All but `in_flight`, `seed` and the floor's share can change an answer.
+    """How answers are obtained. All but `in_flight`, `seed`, `forcing` and the floor's share can change an answer.
 
-    `floor_share` is the time for the noise floor as a share of the evaluation's own.
+    `floor_share` is the time for the noise floor as a share of the evaluation's own; 0 leaves it out. `forcing` allows
+    an item to be decided in one pass where that gives the answer that would have been generated.
     """
 
     chat: bool = False
@@ -26,25 +28,25 @@ class Settings:
     in_flight: int = 32
     seed: int = 0
     floor_share: float = 0.25
+    forcing: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model folder's name and digests; `bits` of its weights where it is a quantized variant."""
+    """A model folder's name and digests; where it is a quantized variant, the norm of what quantizing changed in its
+    weights over their own."""
 
     folder: Path
     name: str
     weights_digest: str
     tokenizer_digest: str
     is_base: bool
-    bits: float | None
+    weight_error: float | None
 
 
 DEFAULTS = Settings()
 
 Opener = Callable[[Path, Settings], tuple[Engine, Language]]
-
-_BITS = {"w4a16": 4.0, "nf4": 4.0, "w8a16": 8.0, "w8a8": 8.0, "fp8": 8.0, "int8": 8.0}
 
 
 def identify(folder: Path) -> Subject:
@@ -58,12 +60,23 @@ def identify(folder: Path) -> Subject:
             weights_digest=variant.weights_digest,
             tokenizer_digest=variant.tokenizer_digest,
             is_base=variant.recipe.scheme == "base",
-            bits=_BITS.get(variant.recipe.scheme),
+            weight_error=_weight_error(variant),
         )
     from qtool.models import checkpoint
 
     identity = checkpoint.identify(folder)
-    return Subject(folder, identity.name, identity.weights_digest, identity.tokenizer_digest, is_base=True, bits=None)
+    return Subject(
+        folder, identity.name, identity.weights_digest, identity.tokenizer_digest, is_base=True, weight_error=None
+    )
+
+
+def _weight_error(variant: Variant) -> float | None:
+    """Root mean square over all weights in the ledger, those outside of the blocks apart; a layer of the blocks that
+    was left as it is counts with no error."""
+    layers = [layer for layer in variant.layers if layer.layer not in variant.recipe.skip]
+    weights = sum(layer.rows * layer.columns for layer in layers)
+    squares = sum(layer.rows * layer.columns * layer.weight_error**2 for layer in layers)
+    return math.sqrt(squares / weights) if weights else None
 
 
 def open_folder(folder: Path, settings: Settings) -> tuple[Engine, Language]:

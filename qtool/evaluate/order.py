@@ -1,6 +1,6 @@
 """What `qtool eval` is asked for: from names to verdicts, with the baseline's answers, in one look or several."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from qtool.records.task import TaskSpec
 
 DEFAULT_MARGIN_POINTS = 2.0
 _WORSE = 0.05
+
+Run = Callable[[Path, Path, Path | None], tuple[Evaluation, ...]]  # model, output, baseline's evaluations
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,19 +115,25 @@ def _split(order: Order) -> tuple[Order, HarnessOrder | None]:
     return own, HarnessOrder(names, order.limit, points, order.evals_dir)
 
 
-def _harness(
-    order: Order, harness: HarnessOrder, output: Path, progress: Progress, keeper: KeptOpen
-) -> tuple[Evaluation, ...]:
+def _beside_baseline(order: Order, output: Path, run: Run) -> tuple[Evaluation, ...]:
+    """`run` on the variant beside the baseline's evaluations; first on the baseline where that is a model."""
     baseline = order.baseline
     if baseline is not None and is_model(baseline):
         folder = default_output(baseline)
-        evaluate_harness(
-            baseline, harness, folder, baseline=None, progress=progress, settings=order.settings, opener=keeper.open
-        )
+        run(baseline, folder, None)
         baseline = folder
-    return evaluate_harness(
-        order.model, harness, output, baseline=baseline, progress=progress, settings=order.settings, opener=keeper.open
-    )
+    return run(order.model, output, baseline)
+
+
+def _harness(
+    order: Order, harness: HarnessOrder, output: Path, progress: Progress, keeper: KeptOpen
+) -> tuple[Evaluation, ...]:
+    def run(model: Path, into: Path, baseline: Path | None) -> tuple[Evaluation, ...]:
+        return evaluate_harness(
+            model, harness, into, baseline=baseline, progress=progress, settings=order.settings, opener=keeper.open
+        )
+
+    return _beside_baseline(order, output, run)
 
 
 def _specs(order: Order) -> tuple[TaskSpec, ...]:
@@ -201,16 +209,12 @@ def _sizes(asked: Asked, order: Order) -> tuple[int, ...]:
 def _look(
     order: Order, asked: tuple[Asked, ...], output: Path, progress: Progress, keeper: KeptOpen
 ) -> tuple[Evaluation, ...]:
-    baseline = order.baseline
-    if baseline is not None and is_model(baseline):
-        folder = default_output(baseline)
-        evaluate_asked(
-            baseline, asked, folder, baseline=None, progress=progress, settings=order.settings, opener=keeper.open
+    def run(model: Path, into: Path, baseline: Path | None) -> tuple[Evaluation, ...]:
+        return evaluate_asked(
+            model, asked, into, baseline=baseline, progress=progress, settings=order.settings, opener=keeper.open
         )
-        baseline = folder
-    return evaluate_asked(
-        order.model, asked, output, baseline=baseline, progress=progress, settings=order.settings, opener=keeper.open
-    )
+
+    return _beside_baseline(order, output, run)
 
 
 def _is_decided(evaluation: Evaluation | None) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from qtool.evaluate import scale, verdict
 from qtool.evaluate.contract import Metric
 from qtool.evaluate.floor import NoiseFloor
-from qtool.evaluate.statistics import Values, bca, mcnemar_worse, permutation_worse
+from qtool.evaluate.statistics import Values, bca, mcnemar_worse, permutation_worse, wilson
 from qtool.records.evaluation import Churn, Comparison, Interval, ItemResult, SliceScore
 
 Rows = Sequence[ItemResult]
@@ -61,7 +61,7 @@ def reason(decision: str, found: verdict.Bounds, margin: float, needed: int | No
         return f"with 95 % confidence at least {least:.2f} points are lost ({accepted}); measured {drop:.2f}"
     text = f"between {least:.2f} and {most:.2f} points are lost ({accepted}); {found.items} items do not decide it"
     if needed is None:
-        return f"{text}, and the drop is too near the margin for any number to"
+        return f"{text}, nor would {verdict.MOST_TO_DECIDE:,}: as measured, the difference lies at the margin"
     return f"{text}, about {needed:,} would" + (f" ({_duration(minutes)} more)" if minutes is not None else "")
 
 
@@ -86,6 +86,7 @@ def churn(before: Rows, after: Rows, terms: Terms, floor: NoiseFloor | None) -> 
         wrong_to_other_wrong=other,
         floor_changed=None if floor is None else floor.changed,
         floor_items=None if floor is None else floor.items,
+        floor_interval=None if floor is None else wilson(floor.changed, floor.items),
     )
 
 

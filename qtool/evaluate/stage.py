@@ -12,18 +12,18 @@ from typing import cast
 from qtool import catalog
 from qtool.errors import MismatchError, PlanError
 from qtool.evaluate import agreement, prompts, results, tasks
-from qtool.evaluate.asking import Asked, Work, ask, context_of, timing_of, work_on
+from qtool.evaluate.asking import Asked, Work, ask, context_of, differs_in, timing_of, work_on
 from qtool.evaluate.conclude import conclude
 from qtool.evaluate.contract import Question, Scorer
-from qtool.evaluate.floor import measure_floor, write_floor
+from qtool.evaluate.floor import FEWEST_ITEMS, measure_floor, read_floor, write_floor
 from qtool.evaluate.metrics import load_metric
 from qtool.evaluate.model import DEFAULTS, Opener, Settings, Subject, identify, lazily, open_folder
+from qtool.evaluate.rounding import measure_noise, read_noise, write_noise
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation, ItemResult
 from qtool.records.task import Item, TaskSpec
 from qtool.store.run_directory import locked
 
-_FLOOR_ITEMS = 200
 _FLOOR_SECONDS = 120.0
 
 
@@ -138,7 +138,7 @@ def _evaluate_one(work: Work, baseline: Path | None) -> Evaluation:
         ask(pending, known, work)
     seconds = time.monotonic() - started_s
     rows = [known[question.item.id] for question in questions]
-    if pending and work.subject.is_base and baseline is None:
+    if baseline is None and work.settings.floor_share > 0:
         _measure_baseline(questions, rows, work, seconds)
     before = results.earlier_timing(work.output, task.name, work.digest, len(rows))
     timing = timing_of(rows, asked_now=len(pending), seconds=seconds, together=work.settings.in_flight, before=before)
@@ -146,18 +146,25 @@ def _evaluate_one(work: Work, baseline: Path | None) -> Evaluation:
 
 
 def _measure_baseline(questions: Sequence[Question], rows: Sequence[ItemResult], work: Work, seconds: float) -> None:
-    """What every variant will be held against: the baseline's own noise, and samples of its distribution."""
-    if work.settings.floor_share <= 0:
-        return
-    scorer = cast(Scorer, catalog.load(tasks.SCORERS, work.asked.task.scorer, kind="scorer"))
-    with work.progress.track(f"{work.asked.task.name}: noise floor", None, "items"):
-        floor = measure_floor(
-            questions[:_FLOOR_ITEMS],
-            rows,
-            scorer,
-            context_of(work),
-            seconds=min(_FLOOR_SECONDS, work.settings.floor_share * seconds),
-        )
-    write_floor(work.output, work.asked.task.name, floor)
-    drawn = agreement.draw(questions, context_of(work), seed=work.settings.seed)
-    agreement.write_samples(work.output, work.asked.task.name, agreement.Samples(work.digest, drawn))
+    """What every variant will be held against, unless it is there already: the baseline's own noise, samples of its
+    distribution, and how far rounding its weights moves its margins."""
+    task = work.asked.task.name
+    floor = read_floor(work.output, task, work.digest)
+    if floor is None or floor.items < min(FEWEST_ITEMS, len(rows)):
+        scorer = cast(Scorer, catalog.load(tasks.SCORERS, work.asked.task.scorer, kind="scorer"))
+        with work.progress.track(f"{task}: noise floor", None, "items"):
+            floor = measure_floor(
+                questions,
+                rows,
+                scorer,
+                context_of(work),
+                differs=differs_in(work, {item.id: item for item in work.asked.items}),
+                seconds=min(_FLOOR_SECONDS, work.settings.floor_share * seconds),
+            )
+        write_floor(work.output, task, floor)
+    if not agreement.read_samples(work.output, task, work.digest):
+        drawn = agreement.draw(questions, context_of(work), seed=work.settings.seed)
+        agreement.write_samples(work.output, task, agreement.Samples(work.digest, drawn))
+    if read_noise(work.output, task, work.digest) is None:
+        with work.progress.track(f"{task}: rounding noise", None, "items"):
+            write_noise(work.output, task, measure_noise(questions, rows, work))

@@ -9,7 +9,7 @@ from qtool import catalog
 from qtool.errors import DataError, PlanError, UnknownName
 from qtool.evaluate import prompts, rows
 from qtool.records.task import Item, TaskSpec
-from qtool.store.codec import read_toml
+from qtool.store.codec import encode, read_toml
 from qtool.store.digest import record_digest
 from qtool.store.shipped import evals_folder
 
@@ -93,7 +93,11 @@ def task_digest(task: TaskSpec) -> str:
         few_shot_data=Path(task.few_shot_data).name if task.few_shot_data else None,
         **_NOT_IN_DIGEST,  # type: ignore[arg-type]
     )
-    return record_digest(plain)
+    described = encode(plain)
+    assert isinstance(described, dict), "a record"
+    if not task.temperature:
+        described.pop("temperature")  # digests of greedy tasks are those from before there was another kind
+    return record_digest(described)
 
 
 def items_digest(items: Iterable[Item]) -> str:
@@ -117,6 +121,8 @@ def _problems(task: TaskSpec) -> list[str]:
     for key, value in (("items", task.items), ("max_new_tokens", task.max_new_tokens), ("version", task.version)):
         if value < 1:
             found.append(f"{key}: {value} is less than 1")
+    if not 0 <= task.temperature <= 2:
+        found.append(f"temperature: {task.temperature} is not between 0 (greedy) and 2")
     if task.few_shot < 0:
         found.append(f"few_shot: {task.few_shot} is less than 0")
     if task.generator is not None and (task.data is not None or task.hub is not None):

@@ -1,7 +1,7 @@
 """Findings as a person reads them: one table, then a sentence for each verdict."""
 
 from qtool.evaluate.order import Findings
-from qtool.records.evaluation import Evaluation
+from qtool.records.evaluation import Evaluation, Forecast
 
 _COLUMNS = (
     "task",
@@ -61,15 +61,16 @@ def _value(value: float, points: bool) -> str:
 
 
 def _floor(each: Evaluation) -> str:
-    """The baseline's own flips, and how many times as often the variant's answers changed."""
-    churn = each.churn
-    if churn is None or churn.floor_items is None or churn.floor_changed is None:
+    """The baseline's own flips, and how many times as often the variant's answers changed: at least, where the baseline
+    showed none."""
+    multiple = None if each.churn is None else each.churn.multiple_of_floor()
+    if each.churn is None or multiple is None:
         return ""
-    own = f"{churn.floor_changed}/{churn.floor_items}"
-    if not churn.floor_changed:
-        return own
-    changed = (churn.harmful + churn.beneficial + churn.wrong_to_other_wrong) / churn.items
-    return f"{own}, x {changed * churn.floor_items / churn.floor_changed:.1f}"
+    own = f"{each.churn.floor_changed}/{each.churn.floor_items}"
+    times, at_least = multiple
+    if times is not None:
+        return f"{own}, x {times:.1f} (at least {at_least:.1f})"
+    return f"{own}, x {at_least:.1f} or more" if each.churn.changed_share else own
 
 
 def _remarks(each: Evaluation) -> list[str]:
@@ -99,9 +100,15 @@ def _remarks(each: Evaluation) -> list[str]:
     ]
     if faults:
         found.append(f"{each.task}: answers {', '.join(faults)}")
-    if each.forecast is not None and each.forecast.measured is not None:
-        found.append(
-            f"{each.task}: flips foretold from the baseline's margins {100 * each.forecast.predicted:.1f} % "
-            f"(noise of {each.forecast.noise_nats:.2f} nats assumed), measured {100 * each.forecast.measured:.1f} %"
-        )
+    if each.forecast is not None:
+        found.append(f"{each.task}: {_foretold(each.forecast)}")
     return found
+
+
+def _foretold(forecast: Forecast) -> str:
+    share = f"{100 * forecast.predicted:.1f} %"
+    if forecast.interval is not None:
+        share += f" [{100 * forecast.interval.low:.1f}, {100 * forecast.interval.high:.1f}]"
+    if forecast.measured is None:
+        return f"answers expected to change if weights are rounded to 4 bits, a scale a row: {share}"
+    return f"answers expected to change {share}, measured {100 * forecast.measured:.1f} %"

@@ -21,7 +21,7 @@ from qtool.records.evaluation import Interval, VerdictName
 LEVEL = 0.05
 POWER = 0.80
 
-_TOO_MANY = 5_000_000  # beyond this, the drop lies at the margin for all practical purposes
+MOST_TO_DECIDE = 20_000  # enough for 20 % churn and a margin of 1 point when truly equal; beyond, the margin is met
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,8 @@ def decide(found: Bounds, margin: float) -> VerdictName:
 
 
 def items_to_decide(found: Bounds, margin: float) -> int | None:
-    """How many items would decide with power 0.8 if spread and drop are what they seem; None where no number would."""
+    """How many items would decide with power 0.8 if spread and drop are what they seem; None where more than 20,000
+    would have to: the difference lies at the margin then, as far as can be told."""
     from scipy import stats
 
     distance = abs(found.center + margin)
@@ -120,7 +121,7 @@ def items_to_decide(found: Bounds, margin: float) -> int | None:
         return None
     reach = float(stats.norm.ppf(1 - LEVEL) + stats.norm.ppf(POWER))
     needed = math.ceil((reach * found.spread / distance) ** 2)
-    return None if needed > _TOO_MANY else max(needed, found.items + 1)
+    return None if needed > max(MOST_TO_DECIDE, found.items) else max(needed, found.items + 1)
 
 
 def overall(verdicts: Iterable[VerdictName]) -> VerdictName:

@@ -39,7 +39,8 @@ class SliceScore:
 
 @dataclass(frozen=True, slots=True)
 class Churn:
-    """Items whose answer changed against the baseline; `floor` is the same for baseline against itself.
+    """Items whose answer changed against the baseline; `floor` is the same for baseline against itself, its share
+    between the bounds of `floor_interval`.
 
     `harmful` right to wrong, `beneficial` wrong to right, `wrong_to_other_wrong` both wrong with other answers.
     """
@@ -50,6 +51,20 @@ class Churn:
     wrong_to_other_wrong: int
     floor_changed: int | None
     floor_items: int | None
+    floor_interval: Interval | None = None
+
+    @property
+    def changed_share(self) -> float:
+        """Share of items whose answer changed, in whichever way."""
+        return (self.harmful + self.beneficial + self.wrong_to_other_wrong) / max(1, self.items)
+
+    def multiple_of_floor(self) -> tuple[float | None, float] | None:
+        """(churn over floor, churn over the floor's upper bound): the first is None where the floor showed no change,
+        the second is what the churn is at least. None where no floor was measured."""
+        if self.floor_changed is None or not self.floor_items or self.floor_interval is None:
+            return None
+        share = self.floor_changed / self.floor_items
+        return (self.changed_share / share if share else None, self.changed_share / self.floor_interval.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +123,13 @@ class Breakdown:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Share of items expected to change their answer, from the baseline's margins alone, beside what was measured.
+    """Share of items expected to change their answer, foretold without the variant's answers, beside what was measured.
 
-    `noise_nats` is the standard deviation of a margin's change that was assumed; `margin_p05_nats` the 5th percentile
-    over items of the smallest margin in an answer; `measured` is None until a variant has been compared, and
-    `measured_noise_nats` is then the noise its margins really showed.
+    `noise_nats` is the root mean square change of a margin that is expected; `margin_p05_nats` the 5th percentile over
+    items of the smallest margin in an answer; `measured` is None until a variant has been compared, and
+    `measured_noise_nats` is then the noise its margins really showed. `interval` allows for the few items on which the
+    noise was measured and for the luck of the items asked, not for the forecast's own assumptions; `weight_error` is
+    the relative change of the weights that the forecast is for.
     """
 
     noise_nats: float
@@ -121,6 +138,8 @@ class Forecast:
     measured: float | None
     items: int
     measured_noise_nats: float | None = None
+    interval: Interval | None = None
+    weight_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +192,8 @@ class ItemResult:
 
     `margins` are nats by which each generated token beat the best other one; `run_digest` stands for model, task and
     settings, `prompt_digest` for what this item put to the model: a line is used again only where both are equal.
+    `decided_by` is empty for an answer that was generated; "teacher forcing" for one known from a single pass over
+    prompt and expected answer, whose `latency_ms` is its share of that pass and no latency that a user would see.
     """
 
     id: str
@@ -193,3 +214,4 @@ class ItemResult:
     notes: tuple[tuple[str, str], ...] = ()
     prompt_digest: str = ""
     run_digest: str = ""
+    decided_by: str = ""

@@ -45,7 +45,8 @@ class TaskSpec:
     `margin_points` is the drop, in points of 0-100, that the task's author accepts; a plan may override it.
     `extract` names how the compared answer is cut out of the completion. Items come from a `generator`, from `data`
     (a JSONL, CSV or text file, beside the task file if relative) or from `hub`; `reader` turns rows into items.
-    `cluster` names the slice whose items share a template and are therefore not independent.
+    `cluster` names the slice whose items share a template and are therefore not independent. Answers are greedy unless
+    `temperature` is above 0; they are then drawn with the run's seed.
     """
 
     name: str
@@ -73,3 +74,4 @@ class TaskSpec:
     reader: str = "rows"
     hub: HubSource | None = None
     metric_options: dict[str, float | str] = field(default_factory=dict)
+    temperature: float = 0.0

@@ -80,8 +80,9 @@ def _task_reason(task: str, evaluation: Evaluation | None) -> str | None:
     margin = margin_text(comparison, metric)
     if comparison.verdict == "FAIL":
         return f"{task}: FAIL, change {change} with a margin of {margin} (n {evaluation.score.items})"
-    need = f"; about {comparison.items_to_decide:,} items would decide" if comparison.items_to_decide else ""
-    return f"{task}: UNDECIDED, change {change} with a margin of {margin} (n {evaluation.score.items}){need}"
+    needed = comparison.items_to_decide
+    need = f"about {needed:,} items would decide" if needed else "more items will not: it lies at the margin"
+    return f"{task}: UNDECIDED, change {change} with a margin of {margin} (n {evaluation.score.items}); {need}"
 
 
 def _budget_reasons(row: ReportRow, budget: Budget) -> list[str]:

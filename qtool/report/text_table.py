@@ -10,7 +10,10 @@ from qtool.report.views import evaluation_of, status, tasks_of
 
 _WIDTH = 100
 _SIGNS = {"PASS": "✓", "FAIL": "✗", "UNDECIDED": "?"}
-_LEGEND = "✓ PASS   ✗ FAIL   ? UNDECIDED   difference to the baseline with its bounds; (task) is not critical"
+_LEGEND = (
+    "✓ PASS   ✗ FAIL   ? UNDECIDED   difference to the baseline [one-sided 95 % bounds: below, above]\n"
+    "(task) is not critical"
+)
 
 
 def text_table(report: Report) -> str:
@@ -61,6 +64,9 @@ def _rejection(row: ReportRow, report: Report) -> str:
             needed = [entry.items_to_decide for entry in named.values() if entry.items_to_decide is not None]
             more = f" (up to {max(needed):,} items would decide)" if verdict == "UNDECIDED" and needed else ""
             parts.append(f"{verdict} on {', '.join(named)}{more}")
+            at_margin = [task for task, entry in named.items() if entry.items_to_decide is None]
+            if verdict == "UNDECIDED" and at_margin:
+                parts.append(f"more items will not decide {', '.join(at_margin)}: the difference lies at the margin")
     parts += [reason for reason in row.rejected_because if reason.partition(":")[0] not in tasks]
     return f"{row.variant.name}: {'; '.join(parts)}"
 

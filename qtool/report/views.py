@@ -91,10 +91,11 @@ def churn_text(evaluation: Evaluation) -> str:
     if churn.floor_changed is None or not churn.floor_items:
         return f"{text}; floor not measured"
     text += f"; floor {churn.floor_changed} of {churn.floor_items}"
-    if churn.floor_changed and churn.items:
-        times = (changed / churn.items) / (churn.floor_changed / churn.floor_items)
-        text += f", {times:.1f} times the floor"
-    return text
+    multiple = churn.multiple_of_floor()
+    if multiple is None or not changed:
+        return text
+    times, at_least = multiple
+    return f"{text}, " + (f"{times:.1f} times the floor" if times is not None else f"at least {at_least:.1f} times it")
 
 
 def faults_text(evaluation: Evaluation) -> str:

@@ -54,7 +54,7 @@ def test_kill_nine_loses_no_answer_and_repeats_none(tmp_path: Path) -> None:
     workshop = Workshop(tmp_path)
     evaluation = evaluate_asked(
         workshop.model("baseline", right), (Asked(TASK, sums(400), 2.0),), output,
-        baseline=None, progress=Silent(), settings=Settings(floor_share=0.0), opener=workshop.open,
+        baseline=None, progress=Silent(), settings=Settings(floor_share=0.0, forcing=False), opener=workshop.open,
     )[0]  # fmt: skip
     assert evaluation.score.items == 400
     assert len(workshop.engines[0].asked) == 400 - kept

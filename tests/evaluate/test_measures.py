@@ -9,6 +9,7 @@ import pytest
 from qtool import catalog
 from qtool.evaluate import agreement, extract, faults, forecast, ledger
 from qtool.evaluate.contract import Answer, Context, Question
+from qtool.evaluate.rounding import RoundingNoise
 from qtool.evaluate.scorers import choice, generation, rolling
 from qtool.evaluate.tasks import load_task
 from qtool.records.evaluation import ItemResult
@@ -56,23 +57,47 @@ def test_top_one_agreement_ends_where_two_answers_part() -> None:
     assert (found.top1_share, found.top1_tokens, found.kl_nats) == (2 / 3, 3, None)
 
 
-def test_small_margins_foretell_more_flips_and_more_bits_fewer() -> None:
+def noise(deviation: float, *, tokens: int = 2000, slope: float = 0.0) -> RoundingNoise:
+    """Normal noise of standard deviation `deviation` + `slope` x margin on margins between 0 and 10 nats."""
+    rng = np.random.default_rng(0)
+    before = rng.uniform(0, 10, tokens)
+    after = before + rng.normal(0, 1, tokens) * np.hypot(deviation, slope * before)
+    pairs = list(zip(before.tolist(), after.tolist(), strict=True))
+    return RoundingNoise("d", 0.1, tuple(tuple(pairs[start : start + 20]) for start in range(0, tokens, 20)))
+
+
+def test_small_margins_foretell_more_flips_and_less_weight_error_fewer() -> None:
     sure = [row(str(n), 1, (1, 2), (8.0, 8.0)) for n in range(20)]
     unsure = [row(str(n), 1, (1, 2), (0.2, 8.0)) for n in range(20)]
-    fragile, steady = forecast.foretell(unsure), forecast.foretell(sure)
+    fragile, steady = forecast.foretell(unsure, noise(1.0)), forecast.foretell(sure, noise(1.0))
     assert fragile is not None
     assert steady is not None
     assert fragile.predicted > 0.3 > 1e-6 > steady.predicted
-    eight = forecast.foretell(unsure, bits=8)
+    eight = forecast.foretell(unsure, noise(1.0), weight_error=0.1 / 16)
     assert eight is not None
-    assert eight.predicted < fragile.predicted
-    assert forecast.foretell(sure[:5]) is None
+    assert eight.predicted < 0.01 < fragile.predicted
+    assert forecast.foretell(sure[:5], noise(1.0)) is None
+    assert forecast.foretell(sure, None) is None
 
 
-def test_one_tokens_chance_is_the_normal_one() -> None:
-    found = forecast.foretell([row(str(n), 1, (1,), (forecast.NOISE_NATS_4_BITS,)) for n in range(10)])
+def test_a_tokens_chance_is_that_of_the_measured_noise() -> None:
+    rows = [row(str(n), 1, (1,), (1.0,)) for n in range(10)]
+    found = forecast.foretell(rows, noise(1.0))
     assert found is not None
-    assert found.predicted == pytest.approx(0.5 * math.erfc(1 / math.sqrt(2)))
+    normal = 0.5 * math.erfc(1 / math.sqrt(2))
+    assert found.predicted == pytest.approx(normal, abs=4 * math.sqrt(normal * (1 - normal) / 2000))
+    assert found.interval is not None
+    assert found.interval.low <= found.predicted <= found.interval.high
+
+
+def test_noise_that_grows_with_the_margin_is_told_from_noise_that_does_not() -> None:
+    rows = [row(str(n), 1, (1,), (6.0,)) for n in range(10)]
+    flat, growing = forecast.foretell(rows, noise(2.0)), forecast.foretell(rows, noise(0.01, slope=0.5))
+    assert flat is not None
+    assert growing is not None
+    # a tail of 0.13 % (3 deviations) and one of 2.3 % (2 deviations), each from 2,000 tokens
+    assert flat.predicted == pytest.approx(0.0013, abs=0.004)
+    assert growing.predicted == pytest.approx(0.0228, abs=0.014)
 
 
 @pytest.mark.parametrize(

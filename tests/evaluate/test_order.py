@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from qtool.errors import MismatchError, PlanError
+from qtool.evaluate.model import Settings
 from qtool.evaluate.order import Order, default_output, fulfil
 from qtool.evaluate.text import render
 from qtool.progress import Silent
@@ -103,7 +104,10 @@ def test_only_critical_tasks_decide_over_all(workshop: Workshop, evals: Path) ->
 
 def test_until_decided_asks_for_more_items_only_while_it_must(workshop: Workshop, evals: Path) -> None:
     base, variant = workshop.model("baseline", right), workshop.model("v", sometimes_wrong)
-    order = Order(model=variant, tasks=("sums",), baseline=base, evals_dir=evals, margin_points=5.0, until_decided=1600)
+    order = Order(
+        model=variant, tasks=("sums",), baseline=base, evals_dir=evals, margin_points=5.0, until_decided=1600,
+        settings=Settings(forcing=False),
+    )  # fmt: skip
     found = fulfil(order, Silent(), opener=workshop.open).evaluations[0]
     assert found.comparison is not None
     assert found.comparison.verdict == "PASS"

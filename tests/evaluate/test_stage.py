@@ -9,11 +9,13 @@ import pytest
 from qtool.errors import MismatchError, StoreError
 from qtool.evaluate import results
 from qtool.evaluate.asking import Asked
+from qtool.evaluate.floor import FEWEST_ITEMS, NoiseFloor
 from qtool.evaluate.model import Settings
 from qtool.evaluate.stage import evaluate_asked
 from qtool.progress import Silent
 from qtool.records.evaluation import Comparison, Evaluation
 from qtool.records.task import Item, TaskSpec
+from qtool.store.codec import read_json
 from tests.evaluate.workshop import Workshop
 
 TASK = TaskSpec(
@@ -72,11 +74,89 @@ def test_a_perfect_model_scores_one_with_an_interval_that_is_not_empty(workshop:
 
 def test_the_noise_floor_of_a_steady_model_is_zero_and_was_measured(workshop: Workshop, tmp_path: Path) -> None:
     baseline, output = workshop.model("baseline", right), tmp_path / "baseline"
-    run(workshop, baseline, output, floor_share=1000.0)
-    found = run(workshop, workshop.model("worse", right, scheme="w4a16"), tmp_path / "v", baseline=output)
+    run(workshop, baseline, output)
+    found = run(workshop, workshop.model("worse", wrong_when(4), scheme="w4a16"), tmp_path / "v", baseline=output)
     assert found.churn is not None
-    assert found.churn.floor_changed == 0
-    assert found.churn.floor_items == 40
+    assert (found.churn.floor_changed, found.churn.floor_items) == (0, 40)
+    assert found.churn.floor_interval is not None
+    multiple = found.churn.multiple_of_floor()
+    assert multiple is not None
+    assert multiple[0] is None, "nothing was divided by zero"
+    assert multiple[1] == pytest.approx(0.25 / found.churn.floor_interval.high)
+
+
+def test_a_short_run_measures_its_floor_on_enough_items(workshop: Workshop, tmp_path: Path) -> None:
+    run(workshop, workshop.model("baseline", right), tmp_path / "e", count=120, floor_share=1e-9)
+    floor = read_json(NoiseFloor, tmp_path / "e" / "sums.floor.json")
+    assert floor.items == FEWEST_ITEMS
+
+
+def test_a_resumed_run_with_nothing_left_still_measures_the_floor(workshop: Workshop, tmp_path: Path) -> None:
+    folder = workshop.model("baseline", right)
+    run(workshop, folder, tmp_path / "e", floor_share=0.0)
+    assert not (tmp_path / "e" / "sums.floor.json").exists()
+    run(workshop, folder, tmp_path / "e")
+    assert read_json(NoiseFloor, tmp_path / "e" / "sums.floor.json").items == 40
+    opened = len(workshop.engines)
+    run(workshop, folder, tmp_path / "e")
+    assert len(workshop.engines) == opened, "what was measured is not measured again"
+
+
+def test_a_model_whose_answers_hang_on_what_else_is_in_flight_has_a_floor(workshop: Workshop, tmp_path: Path) -> None:
+    def moody(prompt: str) -> str:
+        together = any(len(engine._running) > 2 for engine in workshop.engines)
+        return right(prompt) if together else " 0"
+
+    run(workshop, workshop.model("baseline", moody), tmp_path / "e", forcing=False)
+    assert read_json(NoiseFloor, tmp_path / "e" / "sums.floor.json").changed_alone > 30
+
+
+def test_items_answered_as_expected_are_decided_without_generating_and_say_so(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    folder = workshop.model("baseline", wrong_when(7))
+    found = run(workshop, folder, tmp_path / "a", count=400, floor_share=0.0)
+    plain = run(workshop, folder, tmp_path / "b", count=400, floor_share=0.0, forcing=False)
+    forced, generated = (results.read_items(tmp_path / name / "sums.items.jsonl") for name in "ab")
+    assert [(row.id, row.output, row.output_ids, row.margins, row.score, row.finish) for row in forced] == [
+        (row.id, row.output, row.output_ids, row.margins, row.score, row.finish) for row in generated
+    ]
+    assert found.score == plain.score
+    assert found.run_digest == plain.run_digest
+    decided = [row for row in forced if row.decided_by]
+    assert all(row.decided_by == "teacher forcing" and row.score == 1.0 for row in decided)
+    assert len(decided) > 250
+    assert len(workshop.engines[0].asked) == 400 - len(decided), "a wrong answer is generated: what it is matters"
+    assert not [row for row in generated if row.decided_by]
+
+
+def test_near_ties_are_generated(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.options["margin"] = 0.05
+    run(workshop, workshop.model("baseline", right), tmp_path / "e", count=300, floor_share=0.0)
+    assert len(workshop.engines[0].asked) == 300
+
+
+def test_a_model_that_words_its_answers_otherwise_is_soon_left_to_generate(workshop: Workshop, tmp_path: Path) -> None:
+    def talks(prompt: str) -> str:
+        return f" It is{right(prompt)}"
+
+    run(workshop, workshop.model("baseline", talks), tmp_path / "e", count=800, floor_share=0.0)
+    engine = workshop.engines[0]
+    assert len(engine.asked) == 800
+    assert len(engine.scored) <= 65, "one group, and one look for the id that ends"
+
+
+def test_a_task_that_samples_has_a_floor_of_another_seed_and_is_never_forced(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    task = replace(TASK, temperature=0.7)
+    asked = Asked(task, sums(100), 2.0)
+    evaluate_asked(
+        workshop.model("baseline", right), (asked,), tmp_path / "e", baseline=None, progress=Silent(),
+        settings=Settings(), opener=workshop.open,
+    )  # fmt: skip
+    assert not workshop.engines[0].scored[: -2 * 64], "scoring is for the divergence alone"
+    assert read_json(NoiseFloor, tmp_path / "e" / "sums.floor.json").changed_other_seed == 0
 
 
 def test_a_model_that_loses_a_quarter_fails_and_the_ledger_says_where(workshop: Workshop, tmp_path: Path) -> None:

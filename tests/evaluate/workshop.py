@@ -40,13 +40,14 @@ class FakeEngine:
     context_tokens: int = 4096
     margin: float = 2.5
     asked: list[str] = field(default_factory=list)
+    scored: list[str] = field(default_factory=list)
     closed: bool = False
     most_running: int = 0
     _running: dict[int, tuple[GenerationRequest, str, int]] = field(default_factory=dict)
     _next: int = 0
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
-        """A continuation that begins the reply costs 0.1 nats a letter, any other 3."""
+        """A continuation that begins the reply costs 0.1 nats a letter, any other 3; the end comes after the reply."""
         return [self._score(request) for request in requests]
 
     def submit(self, request: GenerationRequest) -> int:
@@ -87,10 +88,14 @@ class FakeEngine:
 
     def _score(self, request: ScoreRequest) -> Scored:
         prompt = "".join(map(chr, request.ids[1:]))
-        text = "".join(map(chr, request.continuation))
-        cost = 0.1 if text.strip() and self.reply(prompt).startswith(text) else 3.0
+        ends = request.continuation[-1] == STOP
+        text = "".join(map(chr, request.continuation[:-1] if ends else request.continuation))
+        given = self.reply(prompt) == text if ends else bool(text.strip()) and self.reply(prompt).startswith(text)
+        self.scored.append(prompt)
+        cost = 0.1 if given else 3.0
         count = len(request.continuation)
-        return Scored((-cost,) * count, (cost < 1,) * count, (1.0,) * count)
+        margin = self.margin if given else -1.0
+        return Scored((-cost,) * count, (given,) * count, (margin,) * count)
 
 
 @dataclass

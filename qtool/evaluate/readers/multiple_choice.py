@@ -60,7 +60,13 @@ def _index(answer: str, labels: Iterable[str]) -> int:
 
 
 def _listed(choices: tuple[str, ...]) -> str:
-    return "\n".join(f"{letter}. {choice}" for letter, choice in zip(_LETTERS, choices, strict=False))
+    return "\n".join(f"{_letter(index)}. {choice}" for index, choice in enumerate(choices))
+
+
+def _letter(index: int) -> str:
+    """A to Z, then AA, AB and so on, as in a spreadsheet: no choice goes without a name."""
+    before, last = divmod(index, len(_LETTERS))
+    return (_letter(before - 1) if before else "") + _LETTERS[last]
 
 
 def _plain(text: str) -> str:
