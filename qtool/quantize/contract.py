@@ -119,7 +119,8 @@ class BlockWork:
     """One decoder block with its weights in place. `activations` is None where no calibration was given.
 
     `settle(layer)` puts a finished layer's quantized weight (and its quantized input, where the scheme asks for it)
-    into the block, so that what is computed after it sees what will be served.
+    into the block, so that what is computed after it sees what will be served. `stored` is the type that what stays
+    unquantized is stored in, which may be narrower than the type it is computed in.
     """
 
     module: nn.Module
@@ -127,6 +128,7 @@ class BlockWork:
     recipe: Recipe
     activations: Activations | None
     settle: Callable[[LayerWork], None]
+    stored: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -28,6 +28,7 @@ class Rescaling:
     """One place where scale can move: `source` feeds `readers`.
 
     kind  "norm": source.weight is divided; "norm_plus_one": 1 + source.weight is; "rows": the rows of a linear layer
+    stored  the type the source's own numbers are stored in
     repeats  how many readers' columns share a channel of the source: query heads that share one value head
     """
 
@@ -36,6 +37,7 @@ class Rescaling:
     writer: LayerWork | None
     readers: tuple[LayerWork, ...]
     kind: Literal["norm", "norm_plus_one", "rows"]
+    stored: torch.dtype
     repeats: int = 1
     head: int = 1
 
@@ -60,17 +62,20 @@ class Rescaling:
             assert self.writer is not None  # rows belong to a layer
             self.writer.rescale(rows=1 / scales)
             if source.bias is not None:
-                source.bias = _parameter(source.bias.detach().float() / scales, source.bias)
+                source.bias = self._parameter(source.bias.detach().float() / scales, source.bias)
             exact = scales
         else:
-            source.weight = _parameter((held + offset) / scales - offset, source.weight)
-            # the norm's weight was rounded to its own type: what it really became is what the columns must undo
+            source.weight = self._parameter((held + offset) / scales - offset, source.weight)
+            # the norm's weight was rounded as it will be stored: what it really became is what the columns must undo
             became = source.weight.detach().float() + offset
             exact = torch.where(became == 0, scales, (held + offset) / became)
             if getattr(source, "bias", None) is not None:
-                source.bias = _parameter(source.bias.detach().float() / exact, source.bias)
+                source.bias = self._parameter(source.bias.detach().float() / exact, source.bias)
         for reader in self.readers:
             reader.rescale(columns=self.spread(exact))
+
+    def _parameter(self, values: Tensor, like: Tensor) -> nn.Parameter:
+        return nn.Parameter(values.to(self.stored).to(like), requires_grad=False)
 
 
 def rescalings(block: BlockWork) -> Iterator[Rescaling]:
@@ -83,7 +88,7 @@ def rescalings(block: BlockWork) -> Iterator[Rescaling]:
         elif leaf in _BEFORE:
             writer = works.get(together[0].name.removesuffix(leaf) + _BEFORE[leaf])
             if writer is not None:
-                yield from _after_layer(writer, together[0])
+                yield from _after_layer(block, writer, together[0])
 
 
 def changes_nothing(block: BlockWork, rescaling: Rescaling) -> bool:
@@ -109,7 +114,7 @@ def changes_nothing(block: BlockWork, rescaling: Rescaling) -> bool:
     for work, master in zip(works, masters, strict=True):
         work.master = master
     difference = torch.linalg.vector_norm((after - before).float()) / torch.linalg.vector_norm(before.float())
-    return bool(difference < _SAME[before.dtype])
+    return bool(difference < _SAME[block.stored])
 
 
 def _after_norm(block: BlockWork, together: Sequence[LayerWork], leaf: str) -> Iterator[Rescaling]:
@@ -118,11 +123,11 @@ def _after_norm(block: BlockWork, together: Sequence[LayerWork], leaf: str) -> I
         weight = getattr(norm, "weight", None)
         if isinstance(norm, nn.Module) and isinstance(weight, nn.Parameter) and weight.ndim == 1:
             kind: Literal["norm", "norm_plus_one"] = "norm_plus_one" if "Gemma" in type(norm).__name__ else "norm"
-            yield Rescaling(name, norm, None, tuple(together), kind)
+            yield Rescaling(name, norm, None, tuple(together), kind, block.stored)
             return
 
 
-def _after_layer(writer: LayerWork, reader: LayerWork) -> Iterator[Rescaling]:
+def _after_layer(block: BlockWork, writer: LayerWork, reader: LayerWork) -> Iterator[Rescaling]:
     rows, columns = writer.layer.rows, reader.layer.columns
     if columns % rows:
         return
@@ -133,8 +138,4 @@ def _after_layer(writer: LayerWork, reader: LayerWork) -> Iterator[Rescaling]:
         head = int(getattr(parent, "head_dim", 0))
         if not head or rows % head:
             return
-    yield Rescaling(writer.name, writer.module, writer, (reader,), "rows", repeats, head)
-
-
-def _parameter(values: Tensor, like: Tensor) -> nn.Parameter:
-    return nn.Parameter(values.to(like), requires_grad=False)
+    yield Rescaling(writer.name, writer.module, writer, (reader,), "rows", block.stored, repeats, head)

@@ -16,16 +16,16 @@ _BATCH_TOKENS = 4096
 
 @dataclass(slots=True, eq=False)
 class Samples:
-    """Hidden states [rows, tokens, width] of each batch before the next block; all batches have one shape.
+    """Hidden states [rows, tokens, width] of each batch before the next block.
 
-    `real` bool [rows, tokens] marks what is no padding; `calls` is what the model hands each block; the batches from
-    `held_out_from` on were kept back and only measure. `base` is what the other batches would be had nothing been
-    quantized, where a method asks for it.
+    `real` bool [rows, tokens] marks what is no padding; `calls` is what the model hands each block for a batch of that
+    many rows and tokens; the batches from `held_out_from` on were kept back and only measure. `base` is what the other
+    batches would be had nothing been quantized, where a method asks for it.
     """
 
     hidden: list[Tensor]
     real: list[Tensor]
-    calls: list[BlockCall]
+    calls: dict[tuple[int, int], list[BlockCall]]
     held_out_from: int
     base: list[Tensor] | None = None
 
@@ -33,28 +33,36 @@ class Samples:
         """Real tokens of the batches a method may learn from."""
         return sum(int(mask.sum()) for mask in self.real[: self.held_out_from])
 
+    def run(self, module: nn.Module, index: int, hidden: Tensor) -> Tensor:
+        """What a batch of hidden states becomes in block `index`, which is `module`."""
+        return self.calls[hidden.shape[0], hidden.shape[1]][index].run(module, hidden)
+
 
 def enter(streamed: StreamedModel, rows: Sequence[Sequence[int]], held_out: Sequence[Sequence[int]]) -> Samples:
     """The token sequences as hidden states that enter the first block. The weights outside the blocks must be there."""
     if not rows and not held_out:
         raise DataError("the calibration holds no token sequences")
-    longest = max(len(row) for row in (*rows, *held_out))
-    batch_rows = max(1, min(_BATCH_TOKENS // longest, len(rows) or len(held_out)))
-    learnt, kept = (list(_batches(part, batch_rows, longest)) for part in (rows, held_out))
+    learnt, kept = (list(_batches(part)) for part in (rows, held_out))
     hidden: list[Tensor] = []
-    calls: list[BlockCall] = []
+    calls: dict[tuple[int, int], list[BlockCall]] = {}
     with streamed.loaded_block(0), torch.inference_mode():
         for ids, _ in (*learnt, *kept):
-            entering, calls = entering_blocks(streamed.model, streamed.architecture.blocks, ids.to(streamed.device))
+            entering, given = entering_blocks(streamed.model, streamed.architecture.blocks, ids.to(streamed.device))
             hidden.append(entering)
+            calls[ids.shape[0], ids.shape[1]] = given
     return Samples(hidden, [real for _, real in (*learnt, *kept)], calls, len(learnt))
 
 
-def _batches(rows: Sequence[Sequence[int]], batch_rows: int, longest: int) -> Iterator[tuple[Tensor, Tensor]]:
-    for start in range(0, len(rows), batch_rows):
-        ids = torch.zeros(batch_rows, longest, dtype=torch.long)
-        real = torch.zeros(batch_rows, longest, dtype=torch.bool)
-        for index, row in enumerate(rows[start : start + batch_rows]):
+def _batches(rows: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Token ids and which of them are no padding; rows of about one length together, so that little is padding."""
+    waiting = sorted(rows, key=len)
+    while waiting:
+        longest = len(waiting[-1])
+        taken = waiting[-max(1, _BATCH_TOKENS // longest) :]
+        del waiting[-len(taken) :]
+        ids = torch.zeros(len(taken), longest, dtype=torch.long)
+        real = torch.zeros(len(taken), longest, dtype=torch.bool)
+        for index, row in enumerate(taken):
             ids[index, : len(row)] = torch.tensor(row)  # padded on the right: a causal model never looks there
             real[index, : len(row)] = True
         yield ids, real
@@ -83,7 +91,7 @@ class BlockActivations:
                 current[:] = [real]
                 self._pending = {work.name for work in layers}
                 try:
-                    self.samples.calls[self.index].run(self.module, hidden)
+                    self.samples.run(self.module, self.index, hidden)
                 except _Seen:
                     continue
         finally:
@@ -104,7 +112,7 @@ class BlockActivations:
         try:
             for batch, hidden in enumerate(self.samples.base):
                 current[:] = [self.samples.real[batch]]
-                self.samples.base[batch] = self.samples.calls[self.index].run(self.module, hidden)
+                self.samples.base[batch] = self.samples.run(self.module, self.index, hidden)
         finally:
             for handle in handles:
                 handle.remove()
@@ -113,14 +121,13 @@ class BlockActivations:
     @torch.inference_mode()
     def probe(self) -> Tensor:
         """Hidden states [tokens, width] of the first batch's real tokens that leave the block."""
-        return self.samples.calls[self.index].run(self.module, self.samples.hidden[0])[self.samples.real[0]]
+        return self.samples.run(self.module, self.index, self.samples.hidden[0])[self.samples.real[0]]
 
     @torch.inference_mode()
     def advance(self, block: str) -> None:
         """Lets every batch flow through the block as it is now. Raises NumericError where it leaves as NaN."""
-        call = self.samples.calls[self.index]
         for batch, real in enumerate(self.samples.real):
-            leaving = call.run(self.module, self.samples.hidden[batch])
+            leaving = self.samples.run(self.module, self.index, self.samples.hidden[batch])
             wrong = int((~torch.isfinite(leaving[real])).sum())
             if wrong:
                 raise NumericError(f"{block}: {wrong} of its output values are NaN or infinite on calibration tokens")

@@ -152,7 +152,8 @@ class _BlockInTheMaking:
         works = tuple(self._work(layer) for layer in layers)
         _refuse_nonfinite(works)
         learns = self.activations if job.rows else None
-        self.work = BlockWork(module, works, job.recipe, learns, self.settle)
+        stored = streamed.checkpoint.main_dtype()
+        self.work = BlockWork(module, works, job.recipe, learns, self.settle, stored)
 
     def settle(self, work: LayerWork) -> None:
         """Puts the quantized weight of `work` into the block and rounds its input where it will be served so."""
