@@ -93,7 +93,7 @@ def _gptq(checkpoint: Checkpoint, config: Mapping[str, Any], layers: list[Linear
     written = str(config.get("checkpoint_format") or config.get("format") or "gptq")
     if written not in ("gptq", "gptq_v2"):
         raise ModelError(f"{checkpoint.folder}: GPTQ checkpoint format {written!r}; qtool reads gptq and gptq_v2")
-    if config.get("dynamic"):
+    if any(not str(pattern).startswith("-:") for pattern in config.get("dynamic") or ()):  # "-:" leaves a module alone
         raise ModelError(f"{checkpoint.folder}: GPTQ with settings per module (dynamic), which qtool does not read")
     form = StoredFormat(
         packing=cast(Packing, written),
