@@ -26,8 +26,8 @@ lint: $(BIN)/.installed
 	$(BIN)/ruff format --check qtool tests benchmarks
 	$(BIN)/mypy
 
-gpu-check: $(BIN)/.installed
-	$(BIN)/python benchmarks/gpu_check.py
+gpu-check:  # installs nothing: the Python of this project where it is there, else the one that has torch
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) benchmarks/gpu_check.py
 
 clean:
 	rm -rf $(VENV) runs dist build

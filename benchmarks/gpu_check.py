@@ -15,14 +15,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
+try:
+    import torch
+    import transformers
+except ImportError as error:
+    sys.exit(f"{sys.executable}: {error}; run this with a Python that has torch and transformers")
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from qtool.kernels.contract import Activations, Kernel
+from qtool.engine.plain_layers import LoadedLinears, place_plain, plain_layers, replace_module
+from qtool.engine.weights import kernels_of
+from qtool.kernels.contract import Activations
 from qtool.kernels.dispatch import choose_kernel
+from qtool.kernels.fused import FusedLinear, SharedProduct, fuse
 from qtool.kernels.linear import KernelLinear
 from qtool.kernels.tiles import InputQuantizer
+from qtool.models.architecture import describe_model
 from qtool.models.stored_weights import StoredWeight, dequantize
 
 # peak bytes per second and dense bf16 operations per second, from the vendors' data sheets
@@ -72,7 +80,9 @@ def check_kernels(device: torch.device) -> list[dict[str, Any]]:
     """Relative error of each scheme's kernel against float64, over rows and widths on and off the tile sizes."""
     found = []
     for scheme, (_, _, activations, _) in SCHEMES.items():
-        for rows, columns in ((256, 256), (384, 1024), (4096, 4096), (176, 384)):
+        for rows, columns in ((256, 256), (384, 1024), (4096, 4096), (176, 384), (100, 200)):
+            if SCHEMES[scheme][1] > 0 and columns % SCHEMES[scheme][1]:
+                continue
             weight = random_weight(rows, columns, scheme, device)
             kernel = choose_kernel(weight, activations, device=device)
             exact = dequantize(weight).double()
@@ -95,36 +105,39 @@ def check_kernels(device: torch.device) -> list[dict[str, Any]]:
 
 
 def make_model(shape: dict[str, int], scheme: str, device: torch.device) -> Any:
-    """A random Llama on `device`, its linear layers but the head in `scheme`; built there, layer by layer."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(**shape, max_position_embeddings=4096, tie_word_embeddings=False)
+    """A random Llama on `device`, its linear layers but the head in `scheme`, joined as the loader joins them."""
+    config = transformers.LlamaConfig(**shape, max_position_embeddings=4096, tie_word_embeddings=False)
     config._attn_implementation = "eager"
-    if scheme == "bf16":
-        with torch.device(device):
-            torch.set_default_dtype(torch.bfloat16)
-            try:
-                return LlamaForCausalLM(config).eval()
-            finally:
-                torch.set_default_dtype(torch.float32)
     with torch.device("meta"):
-        model = LlamaForCausalLM(config).to(torch.bfloat16).eval()
-    for name, module in list(model.named_modules()):
-        if isinstance(module, torch.nn.Linear) and name != "lm_head":
-            weight = random_weight(module.out_features, module.in_features, scheme, device)
-            kernel: Kernel = choose_kernel(weight, SCHEMES[scheme][2], device=device)
-            layer = KernelLinear(kernel, rows=module.out_features, columns=module.in_features, bias=None)
-            parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, layer)
+        model = transformers.LlamaForCausalLM(config).to(torch.bfloat16).eval()
+    model.model.rotary_emb = type(model.model.rotary_emb)(config=config).to(device)
+    linears = describe_model(model).linears
+    if scheme != "bf16":
+        for names in plain_layers(model, linears, {"lm_head": None}):
+            place_quantized(model, names, scheme, device)
     for name, parameter in list(model.named_parameters()):
         owner = model.get_submodule(name.rpartition(".")[0])
         filled = torch.ones(parameter.shape, dtype=torch.bfloat16, device=device)
         if parameter.ndim == 2:
             filled.normal_(0.0, 0.02)
         owner._parameters[name.rpartition(".")[2]] = torch.nn.Parameter(filled, requires_grad=False)
-    fresh = LlamaForCausalLM(LlamaConfig(**{**shape, "num_hidden_layers": 0}, max_position_embeddings=4096))
-    model.model.rotary_emb = fresh.model.rotary_emb.to(device)
+    if scheme == "bf16":
+        for names in plain_layers(model, linears, {}):
+            place_plain(model, names, LoadedLinears(model))
     return model
+
+
+def place_quantized(model: Any, names: tuple[str, ...], scheme: str, device: torch.device) -> None:
+    """One random product in the place of layers that share an input."""
+    rows = [model.get_submodule(name).out_features for name in names]
+    columns = model.get_submodule(names[0]).in_features
+    kernel = choose_kernel(random_weight(sum(rows), columns, scheme, device), SCHEMES[scheme][2], device=device)
+    if len(names) == 1:
+        replace_module(model, names[0], KernelLinear(kernel, rows=rows[0], columns=columns, bias=None))
+        return
+    shared = SharedProduct(kernel, columns=columns, parts=len(names))
+    for name, part in zip(names, fuse(shared, rows, columns, [None] * len(names)), strict=True):
+        replace_module(model, name, part)
 
 
 def decode_speed(model: Any, batch: int, device: torch.device, tokens: int) -> dict[str, Any]:
@@ -155,6 +168,7 @@ def decode_speed(model: Any, batch: int, device: torch.device, tokens: int) -> d
         "step_ms_p10": 1e3 * steady[len(steady) // 10],
         "step_ms_p90": 1e3 * steady[-1 - len(steady) // 10],
         "tokens_per_second": batch / middle,
+        "graphs": len(engine._scheduler._graphs._captured),  # none: every kernel was launched by itself
         "cache_bytes_per_token": engine.cache_bytes // (batch * engine.status().context_tokens),
     }
 
@@ -173,10 +187,9 @@ def roofline_ratio(speed: dict[str, Any], weight_bytes: int, parameters: int, na
 
 def step_bytes(model: Any) -> tuple[int, int]:
     """Bytes and scalars of what one step reads: every linear layer, the embedding table excluded."""
-    moved = scalars = 0
+    moved, scalars = sum(kernel.bytes for kernel in kernels_of(model)), 0
     for module in model.modules():
-        if isinstance(module, KernelLinear):
-            moved += module.kernel.bytes
+        if isinstance(module, KernelLinear | FusedLinear):
             scalars += module.in_features * module.out_features
         elif isinstance(module, torch.nn.Linear):
             moved += module.weight.numel() * module.weight.element_size()
@@ -185,17 +198,21 @@ def step_bytes(model: Any) -> tuple[int, int]:
 
 
 def measure(shape: dict[str, int], device: torch.device, name: str, toy: bool) -> list[dict[str, Any]]:
-    """Every scheme at every batch."""
-    found = []
+    """Every scheme at every batch. What fails is one entry that says so, and the others are measured all the same."""
+    found: list[dict[str, Any]] = []
     for scheme in ("bf16", *SCHEMES):
-        model = make_model(shape, scheme, device)
-        weight_bytes, parameters = step_bytes(model)
         for batch in BATCHES[:2] if toy else BATCHES:
-            speed = decode_speed(model, batch, device, 16 if toy else OUTPUT_TOKENS)
-            speed["roofline_ratio"] = roofline_ratio(speed, weight_bytes, parameters, name)
-            found.append({"scheme": scheme, "weight_bytes": weight_bytes, **speed})
+            try:
+                if batch == BATCHES[0]:
+                    model = make_model(shape, scheme, device)
+                    weight_bytes, parameters = step_bytes(model)
+                speed = decode_speed(model, batch, device, 16 if toy else OUTPUT_TOKENS)
+                speed["roofline_ratio"] = roofline_ratio(speed, weight_bytes, parameters, name)
+                found.append({"scheme": scheme, "weight_bytes": weight_bytes, **speed})
+            except RuntimeError as error:
+                found.append({"scheme": scheme, "batch": batch, "failed": str(error).splitlines()[0]})
             print(json.dumps(found[-1]), flush=True)
-        del model
+        model = None
         if device.type == "cuda":
             torch.cuda.empty_cache()
     return found
@@ -218,11 +235,15 @@ def main() -> None:
     speeds = measure(TOY if options.toy else EIGHT_BILLION, device, name, options.toy)
     options.output.mkdir(parents=True, exist_ok=True)
     target = options.output / f"gpu-{name.replace(' ', '-').lower()}{'-toy' if options.toy else ''}.json"
-    versions = {"torch": torch.__version__, "device": name, "prompt_tokens": PROMPT_TOKENS}
-    target.write_text(json.dumps({**versions, "kernels": kernels, "decode": speeds}, indent=2) + "\n")
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__, "device": name}
+    target.write_text(
+        json.dumps({**versions, "prompt_tokens": PROMPT_TOKENS, "kernels": kernels, "decode": speeds}, indent=2) + "\n"
+    )
     print(f"wrote {target}")
     if wrong:
         sys.exit(f"{len(wrong)} kernel results are wrong, first {wrong[0]}")
+    if failed := [entry for entry in speeds if "failed" in entry]:
+        sys.exit(f"{len(failed)} of {len(speeds)} speeds could not be measured, first {failed[0]}")
 
 
 if __name__ == "__main__":

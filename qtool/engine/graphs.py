@@ -87,9 +87,10 @@ class GraphedDecoder:
     @torch.inference_mode()
     def decode(self, rows: list[Row], tokens: list[int]) -> Tensor | None:
         """Logits [rows, vocabulary] of one token a row, or None where no graph fits and the plain way must be used."""
-        size = batch_bucket(max(row.slot for row in rows) + 1)
-        if not self.usable or size is None or size > self._memory.slots:
+        bucket = batch_bucket(max(row.slot for row in rows) + 1)
+        if not self.usable or bucket is None:
             return None
+        size = min(bucket, self._memory.slots)
         length = length_bucket(max(row.end for row in rows), self._memory.context)
         captured = self._captured.get((size, length))
         if captured is None:

@@ -26,7 +26,7 @@ class Int4CudaKernel:
         self._row_scales = weight.scales[:, 0].float() if groups == 1 else None
         unsigned = (weight.codes + 8).to(torch.uint8)
         pairs = (unsigned[:, ::2] << 4) | unsigned[:, 1::2]
-        self._packed = torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), _INNER_TILES)
+        self._packed = _pack_int4(pairs.contiguous())
         expanded = self._columns // self._group
         scales = weight.scales.float() if groups > 1 else torch.ones_like(weight.scales.float()).expand(-1, expanded)
         zeros = torch.zeros_like(scales) if weight.zeros is None else -weight.zeros.float() * scales
@@ -42,10 +42,22 @@ class Int4CudaKernel:
 
     def multiply(self, inputs: Tensor) -> Tensor:
         """[tokens, columns] -> [tokens, rows] in the type of `inputs`."""
-        product: Tensor = torch.ops.aten._weight_int4pack_mm(inputs.bfloat16(), self._packed, self._group, self._scales)
+        product = _int4_product(inputs.bfloat16().contiguous(), self._packed, self._group, self._scales)
         if self._row_scales is not None:
             product = product.float() * self._row_scales
         return product.to(inputs.dtype)
+
+
+def _pack_int4(pairs: Tensor) -> Tensor:
+    """Codes 0..15 as bytes [rows, columns / 2], the even column in the high half, in the operator's own order."""
+    packed: Tensor = torch.ops.aten._convert_weight_to_int4pack(pairs, _INNER_TILES)
+    return packed
+
+
+def _int4_product(inputs: Tensor, packed: Tensor, group: int, scales_and_zeros: Tensor) -> Tensor:
+    """bfloat16 inputs times (codes - 8) * scale + zero; scales_and_zeros is bfloat16 [groups, rows, 2]."""
+    product: Tensor = torch.ops.aten._weight_int4pack_mm(inputs, packed, group, scales_and_zeros)
+    return product
 
 
 class Int8CudaKernel:
@@ -55,7 +67,7 @@ class Int8CudaKernel:
         self._inputs = InputQuantizer(weight, activations)
         self._codes = weight.codes.contiguous()
         self._scales = weight.scales[:, 0].float().contiguous()
-        self._sums = self._codes.float().sum(1) * float(self._inputs.zero) if self._inputs.zero else None
+        self._sums = self._codes.sum(1, dtype=torch.int32) * float(self._inputs.zero) if self._inputs.zero else None
         self.label = f"int8 tensor-core product, {activations} 8-bit inputs"
 
     @property
@@ -82,7 +94,8 @@ class Float8CudaKernel:
     def __init__(self, weight: QuantizedWeight, activations: Activations) -> None:
         self._codes = weight.codes.contiguous()
         self._scales = weight.scales[:, 0].float().reshape(1, -1).contiguous()
-        self._static = None if activations != "static" or weight.input_scale is None else weight.input_scale.float()
+        given = weight.input_scale if activations == "static" else None
+        self._static = None if given is None else given.float().reshape(1, 1).to(self._codes.device)
         self.label = f"fp8 scaled product, {activations} 8-bit inputs"
 
     @property
@@ -94,7 +107,7 @@ class Float8CudaKernel:
         """[tokens, columns] -> [tokens, rows] in the type of `inputs`."""
         wide = inputs.float()
         if self._static is not None:
-            scale = self._static.to(wide.device).reshape(1, 1).expand(len(wide), 1).contiguous()
+            scale = self._static.expand(len(wide), 1).contiguous()  # moved when loaded: a captured graph may not copy
         else:
             scale = wide.abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / _LARGEST_FLOAT8
         codes = (wide / scale).clamp(-_LARGEST_FLOAT8, _LARGEST_FLOAT8).to(_FLOAT8)

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import subprocess
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from qtool.kernels.tiles import TileKernel, multiply_by_tiles
 
 _MOST_ROWS = 64
 _BLOCK_COLUMNS = 64
+_TILE_ROWS = 4096  # a GPU wants few large products; at most this many rows are widened at a time
 
 
 class TritonInt8Kernel:
@@ -30,7 +32,9 @@ class TritonInt8Kernel:
     def multiply(self, inputs: Tensor) -> Tensor:
         """[tokens, columns] -> [tokens, rows] in the type of `inputs`."""
         if inputs.shape[0] > _MOST_ROWS:
-            return multiply_by_tiles(inputs, self._rows, lambda first, last: self._tile(first, last, inputs.dtype))
+            return multiply_by_tiles(
+                inputs, self._rows, lambda first, last: self._tile(first, last, inputs.dtype), align=_TILE_ROWS
+            )
         return _launch(inputs.contiguous(), self._codes, self._scales)
 
     def _tile(self, first: int, last: int, dtype: torch.dtype) -> Tensor:
@@ -49,14 +53,16 @@ def works() -> bool:
     """Whether Triton is here, compiles the kernel and gives right numbers."""
     if importlib.util.find_spec("triton") is None:
         return False
+    from triton.errors import TritonError
+
     generator = torch.Generator().manual_seed(0)
     codes = torch.randint(-128, 128, (96, 256), generator=generator, dtype=torch.int8).cuda()
     weight = QuantizedWeight(codes, torch.rand(96, 2, generator=generator).cuda() * 0.01, None, 8, 128)
     inputs = torch.randn(5, 256, generator=generator).cuda().bfloat16()
     try:
         product = TritonInt8Kernel(weight).multiply(inputs).float()
-    except (RuntimeError, AttributeError, TypeError, ValueError):
-        return False
+    except (TritonError, RuntimeError, AttributeError, TypeError, ValueError, OSError, subprocess.SubprocessError):
+        return False  # it needs a C compiler and a device it knows, and says so in any of these ways
     expected = TileKernel(weight, "none").multiply(inputs).float()
     return bool((product - expected).norm() <= 0.01 * expected.norm())
 
