@@ -4,18 +4,19 @@ import os
 import socket
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from qtool.errors import CapacityError, PlanError
 from qtool.evaluate import sandbox
-from qtool.evaluate.sandbox import run
+from qtool.evaluate.sandbox import run, wrappers
 
-WORKING = [name for name in ("bubblewrap", "namespaces") if run._problem(name) is None]  # type: ignore[arg-type]
+WORKING = [name for name in run.USUAL_ORDER if run._problem(name) is None]
 QUICK = sandbox.Limits(wall_seconds=20.0, cpu_seconds=2, memory_bytes=256 << 20)
 
-pytestmark = pytest.mark.skipif(not WORKING, reason="this kernel allows neither bubblewrap nor namespaces")
+pytestmark = pytest.mark.skipif(not WORKING, reason="this kernel allows none of the sandboxes")
 
 
 @pytest.fixture(params=WORKING)
@@ -144,6 +145,42 @@ def test_where_no_sandbox_works_it_is_refused_unless_the_user_insists(monkeypatc
         sandbox.choose()
     assert sandbox.choose("none") == "none"
     assert sandbox.execute("x = 1", ["assert x == 1"], sandbox="none").kind == "passed"
+
+
+def test_nsjail_is_told_of_every_folder_no_network_and_no_user_that_owns_anything() -> None:
+    """Its command line at least: it is in few distributions, and the tests above run in it where it is."""
+    argv = wrappers.nsjail("/unused", sandbox.Limits(tmp_bytes=1 << 20))
+    assert argv[:2] == ["nsjail", "-Mo"]
+    assert argv[-1] == "--", "what follows is the program"
+    assert "--disable_clone_newnet" not in argv
+    assert "--keep_caps" not in argv
+    assert "--keep_env" not in argv
+    pairs = list(pairwise(argv))
+    readable = [value for option, value in pairs if option == "--bindmount_ro"]
+    assert "/usr" in readable
+    assert not [path for path in readable if str(Path.home()).startswith(path) or path in ("/", "/etc", "/tmp")]
+    assert [value for option, value in pairs if option == "--bindmount"] == ["/dev/null", "/dev/zero", "/dev/urandom"]
+    assert ("--mount", "none:/tmp:tmpfs:size=1048576,mode=1777") in pairs
+    user = dict(pairs)["--user"].split(":")
+    assert user[0] == "65534"
+    assert os.geteuid() != 0 or int(user[1]) != 0
+
+
+def test_an_installed_sandbox_that_does_not_work_is_passed_over_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = tmp_path / "nsjail"
+    broken.write_text("#!/bin/sh\necho no user namespaces >&2\nexit 255\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(run, "nsjail", lambda root, limits: [str(broken)])
+    run._problem.cache_clear()
+    try:
+        problem = run._problem("nsjail")
+    finally:
+        run._problem.cache_clear()
+    assert problem is not None
+    assert "exit code 255" in problem
 
 
 def test_an_unknown_sandbox_is_refused() -> None:
