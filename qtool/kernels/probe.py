@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from qtool.kernels import int4_cpu, int8_cpu
+from qtool.kernels import int4_cpu, int8_cpu, native_cpu
 from qtool.kernels.dense import prepack_works
 from qtool.kernels.dispatch import choose_kernel, crossovers
+from qtool.kernels.native_build import SWITCH
 from qtool.models.device import choose_device, hardware
 from qtool.models.stored_weights import StoredWeight
 
@@ -108,16 +109,24 @@ def _remarks(device: torch.device) -> list[str]:
         remarks.append("no GPU here: everything runs on the CPU")
         if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
             remarks.append("no bfloat16 instructions: a bfloat16 model is computed in float32 (--dtype auto)")
+        remarks.append(_compiled())
     products = int8_cpu.onednn_products()
     if products.reason:
         remarks.append(f"oneDNN's u8 x s8 product is not used: {products.reason}; w8a8 is simulated")
-    elif products.inexact:
+    elif products.inexact and native_cpu.refusal():
         remarks.append("8-bit sums saturate here (no VNNI): w8a8 multiplies in two halves, exactly, at twice the time")
-    if int4_cpu.layout() is None:
+    if int4_cpu.layout() is None and native_cpu.refusal():
         remarks.append("the int4 packing order is unknown here: many rows use the packed product too, slowly")
     if reason := prepack_works(torch.float32):
         remarks.append(f"oneDNN cannot prepack float32 weights: {reason}")
     return remarks
+
+
+def _compiled() -> str:
+    reason = native_cpu.refusal()
+    if reason:
+        return f"compiled products are not used: {reason}; torch's own operators do the work"
+    return f"compiled products are used: built by g++ for this processor; {SWITCH}=0 switches them off"
 
 
 def _version(package: str) -> str:

@@ -73,6 +73,7 @@ class InputQuantizer:
         self._activations = activations
         self._float8 = weight.codes.dtype is torch.float8_e4m3fn
         self._scale = None if weight.input_scale is None else float(weight.input_scale.item())
+        self.static_scale = self._scale if activations == "static" else None
         self.zero = 0 if weight.input_zero is None else int(weight.input_zero.item())
 
     def codes(self, inputs: Tensor) -> tuple[Tensor, Tensor | float]:

@@ -71,6 +71,10 @@ def test_every_kernel_agrees_with_float64(
         stored = InputQuantizer(weight, activations).simulate(inputs).double()
         expected, magnitude = stored @ exact.t(), stored.abs() @ exact.abs().t()
         kernels = [choose_kernel(weight, activations, device=CPU), TileKernel(weight, activations)]
+        if activations == "none" and int4_cpu.fits(weight):
+            kernels.append(int4_cpu.Int4Kernel(weight, few_rows=7))
+        if activations == "none" and int8_cpu.weight_fits(weight):
+            kernels.append(int8_cpu.Int8WeightKernel(weight, few_rows=7))
         if activations != "none" and int8_cpu.input_fits(weight):
             kernels += [int8_cpu.Int8Kernel(weight, activations), int8_cpu.SmallInt8Kernel(weight, activations)]
         for kernel in kernels:

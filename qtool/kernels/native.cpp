@@ -1,0 +1,426 @@
+// Products of stored weights with float32 inputs on x86 processors with AVX2 and FMA. No library but OpenMP.
+//
+// One inner loop serves every number of tokens: a stored row is unpacked in registers and multiplied with up to four
+// tokens at once. The order of additions does not depend on how many tokens there are, so that a token's result is the
+// same bits whoever shares the batch, and whatever the number of threads.
+//
+// 16-bit inputs: every `step` columns of a token become 16-bit integers with one scale. The error is at most 2^-16 of
+// the largest of those columns, less than what rounding that one to bfloat16 costs; sums are exact integers.
+// 8-bit inputs: the codes that compressed-tensors defines, as 16-bit integers; no sum can saturate.
+#include <immintrin.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+constexpr int64_t kChunk = 2048;  // columns whose inputs of four tokens stay in the first-level cache
+constexpr int64_t kBlock = 32;    // rows a thread takes at a time
+constexpr int kTokens = 4;
+
+struct Product {
+  const float* inputs;      // [tokens, columns]
+  int64_t tokens, columns;  // columns of the inputs; weights are padded to a multiple of step
+  const uint8_t* codes;     // [rows, padded * bits / 8]
+  const float* scales;      // [rows, groups], or [rows] when per_row
+  const int32_t* zeros;     // [rows, groups]: what a stored number is above zero; null: 8 for 4 bits, 0 for 8 bits
+  int64_t rows, padded;
+  int32_t per_row, threads;
+  float input_scale;   // 8-bit inputs: 0 means by token
+  int32_t input_zero;  // 8-bit inputs: what is added before rounding is cut to -128..127
+  float* output;       // [tokens, rows]
+  void* scratch;
+};
+
+inline float sum_lanes(__m256 v) {
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+inline int32_t sum_lanes(__m256i v) {
+  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+}
+
+inline __m256i load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
+inline void store(void* to, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(to), v); }
+
+// ---- inputs ----------------------------------------------------------------------------------------------------
+
+// The largest magnitude of `count` numbers; NaN when one of them is NaN or infinite.
+float largest(const float* from, int64_t count) {
+  const __m256 no_sign = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+  __m256 top = _mm256_setzero_ps(), poison = _mm256_setzero_ps();
+  int64_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    const __m256 x = _mm256_loadu_ps(from + i);
+    top = _mm256_max_ps(top, _mm256_and_ps(x, no_sign));
+    poison = _mm256_fmadd_ps(x, _mm256_setzero_ps(), poison);
+  }
+  float lanes[8], result = 0.0f, bad = sum_lanes(poison);
+  _mm256_storeu_ps(lanes, top);
+  for (float lane : lanes) result = std::max(result, lane);
+  for (; i < count; i++) {
+    result = std::max(result, std::fabs(from[i]));
+    bad += from[i] * 0.0f;
+  }
+  return bad == 0.0f ? result : NAN;
+}
+
+void to_integers(const float* from, int64_t count, int16_t* to, float scale, bool divide, int low, int high, int zero) {
+  const float factor = divide ? scale : 1.0f / scale;
+  const __m256 f = _mm256_set1_ps(factor);
+  const __m256i lo = _mm256_set1_epi32(low), hi = _mm256_set1_epi32(high), z = _mm256_set1_epi32(zero);
+  float padded[8];
+  for (int64_t i = 0; i < count; i += 8) {
+    const float* source = from + i;
+    if (i + 8 > count) {
+      std::memset(padded, 0, sizeof padded);
+      std::memcpy(padded, source, (count - i) * sizeof(float));
+      source = padded;
+    }
+    const __m256 x = _mm256_loadu_ps(source);
+    __m256i v = _mm256_cvtps_epi32(divide ? _mm256_div_ps(x, f) : _mm256_mul_ps(x, f));
+    v = _mm256_sub_epi32(_mm256_min_epi32(_mm256_max_epi32(_mm256_add_epi32(v, z), lo), hi), z);
+    const __m128i narrow = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), narrow);  // `to` has room for a multiple of 16
+  }
+}
+
+// Where a token's inputs lie: four tokens together, vector by vector, so that one pointer walks through all of them.
+struct Place {
+  int64_t quad;     // first token of the four
+  int64_t together;  // how many of them there are
+  int64_t own;      // which of them this is
+  Place(int64_t token, int64_t tokens)
+      : quad(token / kTokens * kTokens),
+        together(std::min<int64_t>(kTokens, tokens - quad)),
+        own(token - quad) {}
+  // Index of the first of `width` elements, those of vector `i` of this token; a token has `length` elements.
+  int64_t at(int64_t i, int64_t width, int64_t length) const {
+    return quad * length + (i * together + own) * width;
+  }
+};
+
+// 16-bit codes of one token, a scale for each group, and `times` the sums of each group's codes by vector lane.
+void encode16(const Product& p, int64_t token, int64_t step, int times, int16_t* codes, float* scales, int32_t* sums) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  const int64_t groups = p.padded / step;
+  const Place place(token, p.tokens);
+  const float* x = p.inputs + token * p.columns;
+  alignas(32) int16_t group[128];
+  for (int64_t g = 0; g < groups; g++) {
+    const int64_t count = std::clamp<int64_t>(p.columns - g * step, 0, step);
+    const float top = largest(x + g * step, count);
+    std::memset(group, 0, sizeof group);
+    if (top > 1e-30f) to_integers(x + g * step, count, group, top / 32767.0f, false, -32767, 32767, 0);
+    scales[place.at(g, 1, groups)] = top > 1e-30f ? top / 32767.0f : (top == top ? 1e-30f : NAN);
+    __m256i sum = _mm256_setzero_si256();
+    for (int64_t i = 0; i < step / 16; i++) {
+      const __m256i v = _mm256_load_si256(reinterpret_cast<const __m256i*>(group) + i);
+      store(codes + place.at(g * (step / 16) + i, 16, p.padded), v);
+      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(v, ones));
+    }
+    store(sums + place.at(g, 8, groups * 8), _mm256_mullo_epi32(sum, _mm256_set1_epi32(times)));
+  }
+}
+
+// 8-bit codes less their zero point, of one token; the scale. Padded columns hold 0.
+float encode8(const Product& p, int64_t token, int16_t* codes) {
+  const Place place(token, p.tokens);
+  const float* x = p.inputs + token * p.columns;
+  const float top = largest(x, p.columns);
+  float scale = p.input_scale > 0.0f ? p.input_scale : std::max(top, 1e-12f) * static_cast<float>(2.0 / 255.0);
+  if (top != top) scale = NAN;
+  alignas(32) int16_t group[16];
+  for (int64_t i = 0; i < p.padded / 16; i++) {
+    const int64_t count = std::clamp<int64_t>(p.columns - i * 16, 0, 16);
+    std::memset(group, 0, sizeof group);
+    if (top / scale < 1e9f) {
+      to_integers(x + i * 16, count, group, scale, true, -128, 127, p.input_zero);
+    } else if (scale == scale) {  // far beyond a stored scale: to be cut, where a conversion to int would wrap
+      for (int64_t c = 0; c < count; c++) {
+        const float v = std::nearbyint(x[i * 16 + c] / scale) + static_cast<float>(p.input_zero);
+        group[c] = static_cast<int16_t>(std::min(std::max(v, -128.0f), 127.0f)) - static_cast<int16_t>(p.input_zero);
+      }
+    }
+    store(codes + place.at(i, 16, p.padded), _mm256_load_si256(reinterpret_cast<const __m256i*>(group)));
+  }
+  return scale;
+}
+
+// Float inputs of one token, in each block of sixteen the even columns before the odd ones.
+void encode_wide(const Product& p, int64_t token, float* wide) {
+  const Place place(token, p.tokens);
+  const float* x = p.inputs + token * p.columns;
+  float block[16];
+  for (int64_t i = 0; i < p.padded / 16; i++, x += 16) {
+    const int64_t count = std::clamp<int64_t>(p.columns - i * 16, 0, 16);
+    const float* source = x;
+    if (count < 16) {
+      std::memset(block, 0, sizeof block);
+      if (count > 0) std::memcpy(block, x, count * sizeof(float));
+      source = block;
+    }
+    const __m256 a = _mm256_loadu_ps(source), b = _mm256_loadu_ps(source + 8);
+    const auto ordered = [](__m256 v) {
+      return _mm256_castps_si256(_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(v), 0xd8)));
+    };
+    store(wide + place.at(i, 16, p.padded), ordered(_mm256_shuffle_ps(a, b, 0x88)));
+    store(wide + place.at(i, 16, p.padded) + 8, ordered(_mm256_shuffle_ps(a, b, 0xdd)));
+  }
+}
+
+// ---- weights ---------------------------------------------------------------------------------------------------
+
+// STEP columns of a row as vectors of sixteen 16-bit integers, in column order.
+template <int BITS, int STEP>
+struct Unpack;
+
+template <int STEP>
+struct Unpack<8, STEP> {
+  static constexpr int64_t bytes = STEP;
+  static inline void run(const uint8_t* w, __m256i* v) {
+    for (int i = 0; i < STEP / 16; i++) v[i] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(w + 16 * i)));
+  }
+};
+
+template <>
+struct Unpack<4, 64> {  // 16-bit lane j holds columns j, 16 + j, 32 + j, 48 + j
+  static constexpr int64_t bytes = 32;
+  static inline void run(const uint8_t* w, __m256i* v) {
+    const __m256i low = _mm256_set1_epi16(15), x = _mm256_loadu_si256((const __m256i*)w);
+    v[0] = _mm256_and_si256(x, low);
+    v[1] = _mm256_and_si256(_mm256_srli_epi16(x, 4), low);
+    v[2] = _mm256_and_si256(_mm256_srli_epi16(x, 8), low);
+    v[3] = _mm256_srli_epi16(x, 12);
+  }
+};
+
+template <>
+struct Unpack<4, 32> {  // byte j holds columns j and 16 + j
+  static constexpr int64_t bytes = 16;
+  static inline void run(const uint8_t* w, __m256i* v) {
+    const __m128i low = _mm_set1_epi8(15), x = _mm_loadu_si128((const __m128i*)w);
+    v[0] = _mm256_cvtepu8_epi16(_mm_and_si128(x, low));
+    v[1] = _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16(x, 4), low));
+  }
+};
+
+// ---- rows times tokens -----------------------------------------------------------------------------------------
+
+struct Inputs {  // of four tokens, laid out as Place says
+  const void* codes;
+  const float* scales;  // by group
+  const int32_t* sums;  // by group: what its sum starts from; where there are zero points, times one
+};
+
+// Sums over columns from..to of one row with T tokens: 16-bit inputs.
+template <int BITS, int STEP, bool ZEROS, int T>
+inline void row16(const Product& p, const Inputs& in, int64_t row, int64_t from, int64_t to, float* sum) {
+  constexpr int PART = STEP == 32 ? 32 : 64;
+  using U = Unpack<BITS, PART>;
+  const int64_t groups = p.padded / STEP;
+  const uint8_t* w = p.codes + row * (p.padded * BITS / 8) + from * BITS / 8;
+  const int16_t* x = static_cast<const int16_t*>(in.codes) + from * T;
+  const float* scales = in.scales + from / STEP * T;
+  const int32_t* sums = in.sums + from / STEP * T * 8;
+  const float* weight_scales = p.scales + (p.per_row ? row : row * groups + from / STEP);
+  const int32_t* zeros = ZEROS ? p.zeros + (p.per_row ? row : row * groups + from / STEP) : nullptr;
+  const int64_t next = p.per_row ? 0 : 1;
+  __m256 total[T];
+  for (int t = 0; t < T; t++) total[t] = _mm256_setzero_ps();
+  for (int64_t left = (to - from) / STEP; left; left--) {
+    __m256i acc[T];
+    for (int t = 0; t < T; t++) acc[t] = ZEROS || BITS == 4 ? load(sums + t * 8) : _mm256_setzero_si256();
+    if (ZEROS) {
+      const __m256i zero = _mm256_set1_epi32(*zeros);
+      for (int t = 0; t < T; t++) acc[t] = _mm256_mullo_epi32(acc[t], zero);
+      zeros += next;
+    }
+    for (int part = 0; part < STEP / PART; part++, w += U::bytes, x += PART * T) {
+      __m256i v[PART / 16];
+      U::run(w, v);
+      for (int i = 0; i < PART / 16; i++)
+        for (int t = 0; t < T; t++)
+          acc[t] = _mm256_add_epi32(acc[t], _mm256_madd_epi16(v[i], load(x + (i * T + t) * 16)));
+    }
+    const __m256 weight_scale = _mm256_broadcast_ss(weight_scales);
+    for (int t = 0; t < T; t++) {
+      const __m256 scale = _mm256_mul_ps(weight_scale, _mm256_broadcast_ss(scales + t));
+      total[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[t]), scale, total[t]);
+    }
+    weight_scales += next;
+    scales += T;
+    sums += T * 8;
+  }
+  for (int t = 0; t < T; t++) sum[t] = sum_lanes(total[t]);
+}
+
+// The same for 8-bit inputs: exact integers.
+template <int T>
+inline void row8(const Product& p, const Inputs& in, int64_t row, int64_t from, int64_t to, int32_t* sum) {
+  const uint8_t* w = p.codes + row * p.padded + from;
+  const int16_t* x = static_cast<const int16_t*>(in.codes) + from * T;
+  __m256i acc[T];
+  for (int t = 0; t < T; t++) acc[t] = _mm256_setzero_si256();
+  for (int64_t left = (to - from) / 32; left; left--, w += 32, x += 32 * T) {
+    const __m256i v = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w)));
+    const __m256i u = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w + 16)));
+    for (int t = 0; t < T; t++) acc[t] = _mm256_add_epi32(acc[t], _mm256_madd_epi16(v, load(x + t * 16)));
+    for (int t = 0; t < T; t++) acc[t] = _mm256_add_epi32(acc[t], _mm256_madd_epi16(u, load(x + (T + t) * 16)));
+  }
+  for (int t = 0; t < T; t++) sum[t] = sum_lanes(acc[t]);
+}
+
+// bfloat16 weights, float32 inputs.
+template <int T>
+inline void row_wide(const Product& p, const Inputs& in, int64_t row, int64_t from, int64_t to, float* sum) {
+  const uint16_t* w = reinterpret_cast<const uint16_t*>(p.codes) + row * p.padded + from;
+  const float* x = static_cast<const float*>(in.codes) + from * T;
+  const __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000));
+  __m256 even[T], odd[T];
+  for (int t = 0; t < T; t++) even[t] = odd[t] = _mm256_setzero_ps();
+  for (int64_t left = (to - from) / 16; left; left--, w += 16, x += 16 * T) {
+    const __m256i v = load(w);
+    const __m256 a = _mm256_castsi256_ps(_mm256_slli_epi32(v, 16)), b = _mm256_castsi256_ps(_mm256_and_si256(v, high));
+    for (int t = 0; t < T; t++) {
+      even[t] = _mm256_fmadd_ps(a, _mm256_loadu_ps(x + t * 16), even[t]);
+      odd[t] = _mm256_fmadd_ps(b, _mm256_loadu_ps(x + t * 16 + 8), odd[t]);
+    }
+  }
+  for (int t = 0; t < T; t++) sum[t] = sum_lanes(_mm256_add_ps(even[t], odd[t]));
+}
+
+// Every row of a block with every token, chunk of columns by chunk. `dot(T, token, row, from, to, sums)` gives sums of
+// the T tokens that follow `token`.
+template <typename Sum, typename Dot>
+void block(const Product& p, int64_t first, int64_t last, const Dot& dot) {
+  static_assert(sizeof(Sum) == sizeof(float), "partial sums live in the output");
+  Sum* output = reinterpret_cast<Sum*>(p.output);
+  const auto part = [&](int64_t token, int64_t row, int64_t from) {
+    Sum sums[kTokens];
+    const int count = static_cast<int>(std::min<int64_t>(kTokens, p.tokens - token));
+    dot(count, token, row, from, std::min(from + kChunk, p.padded), sums);
+    for (int t = 0; t < count; t++) {
+      Sum& cell = output[(token + t) * p.rows + row];
+      cell = from == 0 ? sums[t] : static_cast<Sum>(cell + sums[t]);
+    }
+  };
+  if (p.tokens <= kTokens) {  // one stream of weights, read once; the same order of additions as below
+    for (int64_t row = first; row < last; row++)
+      for (int64_t from = 0; from < p.padded; from += kChunk) part(0, row, from);
+    return;
+  }
+  for (int64_t from = 0; from < p.padded; from += kChunk)
+    for (int64_t token = 0; token < p.tokens; token += kTokens)
+      for (int64_t row = first; row < last; row++) part(token, row, from);
+}
+
+// Encodes the inputs, then lets the threads take blocks of rows. `finish(first, last)` follows each block.
+template <typename Sum, typename Encode, typename Dot, typename Finish>
+void multiply(const Product& p, const Encode& encode, const Dot& dot, const Finish& finish) {
+#pragma omp parallel num_threads(p.threads)
+  {
+#pragma omp for schedule(static)
+    for (int64_t token = 0; token < p.tokens; token++) encode(token);
+#pragma omp for schedule(dynamic)
+    for (int64_t first = 0; first < p.rows; first += kBlock) {
+      const int64_t last = std::min(first + kBlock, p.rows);
+      block<Sum>(p, first, last, dot);
+      finish(first, last);
+    }
+  }
+}
+
+template <int BITS, int STEP, bool ZEROS>
+void product16(const Product& p) {
+  const int64_t groups = p.padded / STEP;
+  int16_t* codes = static_cast<int16_t*>(p.scratch);  // first: whole vectors from an aligned start
+  int32_t* sums = reinterpret_cast<int32_t*>(codes + p.tokens * p.padded);
+  float* scales = reinterpret_cast<float*>(sums + p.tokens * groups * 8);
+  multiply<float>(
+      p, [&](int64_t token) { encode16(p, token, STEP, ZEROS ? -1 : -8, codes, scales, sums); },
+      [&](int count, int64_t token, int64_t row, int64_t from, int64_t to, float* sum) {
+        const Inputs in{codes + token * p.padded, scales + token * groups, sums + token * groups * 8};
+        if (count == 4) row16<BITS, STEP, ZEROS, 4>(p, in, row, from, to, sum);
+        else if (count == 3) row16<BITS, STEP, ZEROS, 3>(p, in, row, from, to, sum);
+        else if (count == 2) row16<BITS, STEP, ZEROS, 2>(p, in, row, from, to, sum);
+        else row16<BITS, STEP, ZEROS, 1>(p, in, row, from, to, sum);
+      },
+      [](int64_t, int64_t) {});
+}
+
+template <int BITS, int STEP>
+void with_zeros(const Product& p) {
+  p.zeros ? product16<BITS, STEP, true>(p) : product16<BITS, STEP, false>(p);
+}
+
+void product8(const Product& p) {
+  int16_t* codes = static_cast<int16_t*>(p.scratch);
+  float* scales = reinterpret_cast<float*>(codes + p.tokens * p.padded);
+  multiply<int32_t>(
+      p, [&](int64_t token) { scales[token] = encode8(p, token, codes); },
+      [&](int count, int64_t token, int64_t row, int64_t from, int64_t to, int32_t* sum) {
+        const Inputs in{codes + token * p.padded, nullptr, nullptr};
+        if (count == 4) row8<4>(p, in, row, from, to, sum);
+        else if (count == 3) row8<3>(p, in, row, from, to, sum);
+        else if (count == 2) row8<2>(p, in, row, from, to, sum);
+        else row8<1>(p, in, row, from, to, sum);
+      },
+      [&](int64_t first, int64_t last) {
+        for (int64_t token = 0; token < p.tokens; token++)
+          for (int64_t row = first; row < last; row++) {
+            float* cell = p.output + token * p.rows + row;
+            int32_t exact;
+            std::memcpy(&exact, cell, sizeof exact);
+            *cell = static_cast<float>(exact) * p.scales[row] * scales[token];
+          }
+      });
+}
+
+void product_wide(const Product& p) {
+  float* wide = static_cast<float*>(p.scratch);
+  multiply<float>(
+      p, [&](int64_t token) { encode_wide(p, token, wide); },
+      [&](int count, int64_t token, int64_t row, int64_t from, int64_t to, float* sum) {
+        const Inputs in{wide + token * p.padded, nullptr, nullptr};
+        if (count == 4) row_wide<4>(p, in, row, from, to, sum);
+        else if (count == 3) row_wide<3>(p, in, row, from, to, sum);
+        else if (count == 2) row_wide<2>(p, in, row, from, to, sum);
+        else row_wide<1>(p, in, row, from, to, sum);
+      },
+      [](int64_t, int64_t) {});
+}
+
+}  // namespace
+
+extern "C" {
+
+// Bytes of scratch that any of the products below needs at most.
+int64_t qtool_scratch(int64_t tokens, int64_t padded, int64_t step) {
+  return tokens * (padded * 4 + padded / step * 36 + 64);
+}
+
+// 0, or 1 when there is no such product. kind: 4 and 8 are 16-bit inputs and weights of that many bits, 88 is 8-bit
+// inputs and weights, 16 is bfloat16 weights with float32 inputs.
+int qtool_product(const Product* given, int kind, int step) {
+  const Product& p = *given;
+  if (p.tokens == 0) return 0;
+  if (kind == 4 && step == 32) with_zeros<4, 32>(p);
+  else if (kind == 4 && step == 64) with_zeros<4, 64>(p);
+  else if (kind == 4 && step == 128) with_zeros<4, 128>(p);
+  else if (kind == 8 && step == 32) with_zeros<8, 32>(p);
+  else if (kind == 8 && step == 64) with_zeros<8, 64>(p);
+  else if (kind == 8 && step == 128) with_zeros<8, 128>(p);
+  else if (kind == 88) product8(p);
+  else if (kind == 16) product_wide(p);
+  else return 1;
+  return 0;
+}
+}

@@ -1,0 +1,173 @@
+"""Weights in the form the compiled products want: few instructions a weight, and the same bits for any batch."""
+
+import ctypes
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qtool.kernels.contract import Activations, Kernel, QuantizedWeight
+from qtool.kernels.int8_cpu import onednn_products
+from qtool.kernels.native_build import native
+from qtool.kernels.tiles import InputQuantizer
+
+_STEPS = (128, 64, 32)  # columns that share one scale of 16-bit inputs
+_PER_ROW_STEP = 128
+_ALIGN = 32
+_INT4, _INT8, _INT8_INPUTS, _BFLOAT16 = 4, 8, 88, 16
+_MOST_COLUMNS = 1 << 18  # above, exact 32-bit sums of 8-bit products could overflow
+
+
+class _Product(ctypes.Structure):
+    _fields_ = (
+        ("inputs", ctypes.c_void_p),
+        ("tokens", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+        ("codes", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("zeros", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("padded", ctypes.c_int64),
+        ("per_row", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+        ("input_scale", ctypes.c_float),
+        ("input_zero", ctypes.c_int32),
+        ("output", ctypes.c_void_p),
+        ("scratch", ctypes.c_void_p),
+    )
+
+
+class NativeKernel:
+    """One weight and the compiled product with it; made by the functions below."""
+
+    def __init__(self, product: _Product, kind: int, step: int, label: str, tensors: tuple[Tensor | None, ...]) -> None:
+        self._library: Any = native().library
+        assert self._library is not None, "callers ask `refusal` first"
+        self._tensors = tensors  # what `product` points to
+        self._product = product
+        product.codes, product.scales, product.zeros = (
+            None if tensor is None else tensor.data_ptr() for tensor in tensors
+        )
+        self._kind, self._step = kind, step
+        self.label = label
+        self.bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
+
+    def multiply(self, inputs: Tensor) -> Tensor:
+        """[tokens, columns] -> [tokens, rows] in the type of `inputs`."""
+        given = inputs.float().contiguous()
+        tokens = given.shape[0]
+        output = torch.empty(tokens, self._product.rows)
+        scratch = torch.empty(self._library.qtool_scratch(tokens, self._product.padded, self._step), dtype=torch.uint8)
+        call = _Product.from_buffer_copy(self._product)
+        call.inputs, call.tokens, call.threads = given.data_ptr(), tokens, torch.get_num_threads()
+        call.output, call.scratch = output.data_ptr(), scratch.data_ptr()
+        if self._library.qtool_product(ctypes.byref(call), self._kind, self._step):
+            raise RuntimeError(f"{self.label}: no compiled product of kind {self._kind} and step {self._step}")
+        return output.to(inputs.dtype)
+
+
+def weight_fits(weight: QuantizedWeight) -> bool:
+    """Whether 16-bit inputs can be multiplied with this weight: 4 or 8 bits, consecutive groups of 32 n columns."""
+    if weight.codes.dtype is not torch.int8 or weight.bits not in (4, 8) or weight.group_of_column is not None:
+        return False
+    if weight.zeros is not None and weight.zeros.is_floating_point():
+        return False
+    columns, groups = weight.codes.shape[1], weight.scales.shape[1]
+    return groups == 1 or (columns == groups * weight.group_size and weight.group_size % _STEPS[-1] == 0)
+
+
+def input_fits(weight: QuantizedWeight) -> bool:
+    """Whether 8-bit inputs can be multiplied with this weight: symmetric int8 with one scale a row."""
+    plain = weight.codes.dtype is torch.int8 and weight.bits == 8 and weight.zeros is None
+    return plain and weight.scales.shape[1] == 1 and weight.codes.shape[1] <= _MOST_COLUMNS
+
+
+def weight_kernel(weight: QuantizedWeight) -> NativeKernel:
+    """4- or 8-bit weights, 16-bit inputs; zero points or none."""
+    rows, columns = weight.codes.shape
+    per_row = weight.scales.shape[1] == 1
+    step = _PER_ROW_STEP if per_row else next(step for step in _STEPS if weight.group_size % step == 0)
+    padded = -(-columns // step) * step
+    codes = torch.nn.functional.pad(weight.codes, (0, padded - columns))
+    if weight.bits == 4:
+        codes = _pack_nibbles(codes, 32 if step == 32 else 64)
+    repeat = 1 if per_row else weight.group_size // step
+    scales = weight.scales.float().repeat_interleave(repeat, dim=1).contiguous()
+    zeros = None
+    if weight.zeros is not None:
+        above = weight.zeros.to(torch.int32) + (8 if weight.bits == 4 else 0)
+        zeros = above.repeat_interleave(repeat, dim=1).contiguous()
+    product = _Product(rows=rows, columns=columns, padded=padded, per_row=per_row)
+    label = f"int{weight.bits} compiled product, 16-bit inputs"
+    return NativeKernel(product, weight.bits, step, label, (codes.contiguous(), scales, zeros))
+
+
+def input_kernel(weight: QuantizedWeight, activations: Activations) -> NativeKernel:
+    """8-bit weights and 8-bit inputs, summed exactly."""
+    rows, columns = weight.codes.shape
+    padded = -(-columns // _ALIGN) * _ALIGN
+    codes = torch.nn.functional.pad(weight.codes, (0, padded - columns)).contiguous()
+    inputs = InputQuantizer(weight, activations)
+    product = _Product(rows=rows, columns=columns, padded=padded, per_row=True)
+    product.input_scale = inputs.static_scale or 0.0
+    product.input_zero = inputs.zero
+    label = f"int8 compiled product, {activations} 8-bit inputs"
+    return NativeKernel(product, _INT8_INPUTS, _ALIGN, label, (codes, weight.scales[:, 0].float().contiguous(), None))
+
+
+def bfloat16_kernel(weight: Tensor) -> NativeKernel:
+    """A weight [rows, columns] whose numbers are all bfloat16, inputs and sums in float32."""
+    rows, columns = weight.shape
+    padded = -(-columns // _ALIGN) * _ALIGN
+    codes = torch.nn.functional.pad(weight.bfloat16(), (0, padded - columns)).contiguous()
+    product = _Product(rows=rows, columns=columns, padded=padded, per_row=True)
+    return NativeKernel(product, _BFLOAT16, _ALIGN, "bfloat16 compiled product, float32 inputs", (codes, None, None))
+
+
+@functools.lru_cache(maxsize=1)
+def refusal() -> str:
+    """Empty when the compiled products are here and give right numbers, else why they are not used."""
+    if torch.backends.cpu.get_cpu_capability() != "AVX2":
+        return "they are written for AVX2, and torch uses other instructions here"
+    if native().library is None:
+        return native().reason
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(5, 160, generator=generator)
+    plain = torch.randn(40, 160, generator=generator).bfloat16().float()
+    kernels: list[tuple[Kernel, Tensor]] = [(bfloat16_kernel(plain), plain)]
+    for bits in (4, 8):
+        half = 1 << (bits - 1)
+        codes = torch.randint(-half, half, (40, 160), generator=generator, dtype=torch.int8)
+        scales = torch.rand(40, 5, generator=generator)
+        exact = (codes.view(40, 5, 32) * scales[:, :, None]).view(40, 160)
+        kernels.append((weight_kernel(QuantizedWeight(codes, scales, None, bits, 32)), exact))
+    ones = QuantizedWeight(torch.full((40, 160), -128, dtype=torch.int8), torch.ones(40, 1), None, 8, -1)
+    codes, scale = InputQuantizer(ones, "dynamic").codes(inputs)
+    right = torch.equal(input_kernel(ones, "dynamic").multiply(inputs), (codes @ ones.codes.float().t()) * scale)
+    for kernel, exact in kernels:
+        error = (kernel.multiply(inputs).double() - inputs.double() @ exact.double().t()).abs()
+        right &= bool((error <= 2.0**-13 * (inputs.double().abs() @ exact.double().abs().t())).all())
+    return "" if right else "their products are not right here"
+
+
+def better_at_int8() -> bool:
+    """Whether 8-bit inputs are multiplied here and not by oneDNN, which without VNNI needs two products for one."""
+    products = onednn_products()
+    return not refusal() and (products.inexact or bool(products.reason))
+
+
+def _pack_nibbles(codes: Tensor, block: int) -> Tensor:
+    """int8 codes -8..7 [rows, columns] as bytes [rows, columns / 2] in the order that one vector load unpacks.
+
+    A block of 64 columns is sixteen 16-bit lanes, lane j with columns j, 16 + j, 32 + j, 48 + j from its lowest four
+    bits on; a block of 32 is sixteen bytes with columns j and 16 + j.
+    """
+    rows, columns = codes.shape
+    parts = (codes.to(torch.int32) + 8).view(rows, columns // block, block // 16, 16)
+    lanes = sum(parts[:, :, part] << (4 * part) for part in range(block // 16))
+    assert isinstance(lanes, Tensor)
+    if block == 32:
+        return lanes.to(torch.uint8).view(rows, -1)
+    low, high = (lanes & 255).to(torch.uint8), (lanes >> 8).to(torch.uint8)
+    return torch.stack((low, high), dim=-1).view(rows, -1)

@@ -1,0 +1,168 @@
+"""The compiled products: right against float64, the same bits for any batch, and never needed."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from qtool.kernels import native_build, native_cpu
+from qtool.kernels.contract import Kernel
+from qtool.kernels.dense import DenseKernel
+from qtool.kernels.dispatch import choose_kernel
+from qtool.kernels.int4_cpu import Int4Kernel
+from qtool.kernels.tiles import InputQuantizer
+from qtool.models.stored_weights import StoredWeight, dequantize
+from tests.kernels.test_products import FLOAT32_PATH, make_weight, poisoned_memory  # noqa: F401  (a fixture)
+
+needs_native = pytest.mark.skipif(bool(native_cpu.refusal()), reason=f"not here: {native_cpu.refusal()}")
+TOKENS = (1, 2, 3, 7, 32, 100)
+SHAPES = ((1, 32), (31, 96), (33, 160), (70, 100), (64, 2176), (40, 4224))  # wider than one and than two chunks
+
+
+@pytest.fixture
+def fresh() -> None:
+    """What the module remembers of this machine is forgotten before and after."""
+    native_build.native.cache_clear()
+    native_cpu.refusal.cache_clear()
+
+
+@needs_native
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("group", [-1, 32, 64, 96, 128, 256])
+def test_sixteen_bit_inputs_cost_less_than_rounding_them_to_bfloat16(bits: int, group: int, zeros: bool) -> None:
+    for rows, columns in (*SHAPES, (48, 768)):
+        if group != -1 and columns % group:
+            continue
+        weight = make_weight(rows, columns, bits, group, zeros=zeros)
+        kernel, exact = native_cpu.weight_kernel(weight), dequantize(weight).double()
+        for tokens in TOKENS:
+            inputs = torch.randn(tokens, columns, generator=torch.Generator().manual_seed(tokens))
+            inputs[:, 0] *= 300  # an outlier, as activations have them
+            step = 128 if group == -1 else next(step for step in (128, 64, 32) if group % step == 0)
+            padded = torch.nn.functional.pad(inputs, (0, -columns % step)).double().view(tokens, -1, step)
+            half_step = (padded.abs().amax(-1, keepdim=True) / 32767 / 2).expand_as(padded).reshape(tokens, -1)
+            bound = half_step[:, :columns] @ exact.abs().t()
+            rounding = FLOAT32_PATH * (inputs.double().abs() @ exact.abs().t())
+            error = (kernel.multiply(inputs).double() - inputs.double() @ exact.t()).abs()
+            assert (error <= 1.01 * bound + rounding).all(), (rows, columns, tokens)
+
+
+@needs_native
+@pytest.mark.parametrize("static", [False, True])
+def test_eight_bit_inputs_are_summed_exactly(static: bool) -> None:
+    for rows, columns in SHAPES:
+        weight = make_weight(rows, columns, 8, -1, static=static)
+        weight.codes[0] = -128
+        if static:
+            weight = StoredWeight(
+                weight.codes, weight.scales, None, 8, -1, input_scale=torch.tensor([0.03]), input_zero=torch.tensor([9])
+            )
+        quantizer = InputQuantizer(weight, "static" if static else "dynamic")
+        kernel = native_cpu.input_kernel(weight, "static" if static else "dynamic")
+        for tokens in TOKENS:
+            inputs = torch.randn(tokens, columns, generator=torch.Generator().manual_seed(tokens))
+            inputs[0, 0] = 1e12 if static else 5.0
+            codes, scale = quantizer.codes(inputs)
+            whole = (codes - quantizer.zero).double() @ weight.codes.double().t()
+            expected = whole.float() * weight.scales[:, 0] * scale
+            torch.testing.assert_close(kernel.multiply(inputs), expected, rtol=2.0**-22, atol=0)
+
+
+@needs_native
+def test_bfloat16_weights_give_what_their_float32_copy_gives() -> None:
+    for rows, columns in SHAPES:
+        weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows)).bfloat16().float()
+        kernel = native_cpu.bfloat16_kernel(weight)
+        for tokens in TOKENS:
+            inputs = torch.randn(tokens, columns, generator=torch.Generator().manual_seed(tokens))
+            error = (kernel.multiply(inputs).double() - inputs.double() @ weight.double().t()).abs()
+            # float32 sums of `columns` products in sixteen lanes
+            bound = 2.0**-24 * (columns / 16 + 16) * (inputs.double().abs() @ weight.double().abs().t())
+            assert (error <= bound).all(), (rows, columns, tokens)
+
+
+def all_kernels() -> list[Kernel]:
+    eight = make_weight(70, 160, 8, -1)
+    return [
+        native_cpu.weight_kernel(make_weight(70, 160, 4, 32)),
+        native_cpu.weight_kernel(eight),
+        native_cpu.input_kernel(eight, "dynamic"),
+        native_cpu.bfloat16_kernel(torch.randn(70, 160).bfloat16().float()),
+    ]
+
+
+@needs_native
+def test_a_token_gets_the_same_bits_alone_and_in_any_batch_on_one_thread_and_two() -> None:
+    inputs = torch.randn(9, 160)
+    before = torch.get_num_threads()
+    try:
+        for kernel in all_kernels():
+            torch.set_num_threads(1)
+            alone = torch.cat([kernel.multiply(inputs[row : row + 1]) for row in range(9)])
+            torch.set_num_threads(2)
+            for size in (2, 3, 4, 5, 9):
+                assert torch.equal(kernel.multiply(inputs[:size]), alone[:size]), kernel.label
+    finally:
+        torch.set_num_threads(before)
+
+
+@needs_native
+def test_nan_and_infinity_reach_the_output_of_their_own_token_only() -> None:
+    for kernel in all_kernels():
+        inputs = torch.randn(3, 160)
+        clean = kernel.multiply(inputs)
+        inputs[1, 3] = float("nan")
+        inputs[2, 159] = float("inf")
+        product = kernel.multiply(inputs)
+        assert torch.equal(product[0], clean[0])
+        assert not product[1:].isfinite().any(), kernel.label
+
+
+@needs_native
+def test_zeros_no_tokens_and_other_number_types_are_taken() -> None:
+    for kernel in all_kernels():
+        assert torch.equal(kernel.multiply(torch.zeros(2, 160)), torch.zeros(2, 70))
+        assert kernel.multiply(torch.zeros(0, 160)).shape == (0, 70)
+        assert kernel.multiply(torch.randn(160, 4).t().bfloat16()).dtype is torch.bfloat16
+
+
+@needs_native
+def test_a_large_bfloat16_weight_computed_in_float32_stays_small() -> None:
+    weight = torch.randn(1024, 1024)
+    assert DenseKernel(weight.bfloat16().float()).bytes == weight.numel() * 2
+    assert DenseKernel(weight).bytes == weight.numel() * 4
+
+
+def test_the_switch_turns_them_off_and_torch_does_the_work(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(native_build.SWITCH, "0")
+    try:
+        assert native_build.SWITCH in native_cpu.refusal() or "AVX2" in native_cpu.refusal()
+        assert isinstance(choose_kernel(make_weight(64, 64, 4, 32), "none", device=torch.device("cpu")), Int4Kernel)
+    finally:
+        native_build.native.cache_clear()
+        native_cpu.refusal.cache_clear()
+
+
+def test_no_compiler_and_no_cache_is_an_answer(fresh: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    try:
+        found = native_build.native()
+        assert found.library is None
+        assert found.reason
+    finally:
+        native_build.native.cache_clear()
+        native_cpu.refusal.cache_clear()
+
+
+def test_a_library_that_others_could_have_written_is_not_loaded(tmp_path: Path) -> None:
+    library = tmp_path / "folder" / "library.so"
+    library.parent.mkdir(mode=0o700)
+    library.touch(mode=0o600)
+    assert native_build._only_ours(library)
+    library.chmod(0o666)
+    assert not native_build._only_ours(library)
+    library.chmod(0o600)
+    library.parent.chmod(0o777)
+    assert not native_build._only_ours(library)
