@@ -46,7 +46,7 @@ def certify(
         _layer(entry, tuple(layer for layer in reads if reads[layer] == entry.name), judged, used, kept_back, seed)
         for entry in inputs
     ) + tuple(_never_reached(layer) for layer in sorted(set(experts) - set(reads)))
-    tags = certify_tags(inputs, layers, groups)
+    tags = certify_tags(inputs, layers, groups, seed=seed)
     starved = _starved(experts, {entry.name: entry.columns for entry in inputs})
     verdict, reason, needed = _overall(layers, tags, starved)
     return Certificate(layers, tags, starved, verdict, reason, needed)
@@ -65,7 +65,8 @@ def _layer(
         return _never_reached(entry.name)
     ranges = tuple(_range(asked, entry, groups, used, kept_back, seed) for asked in judged)
     learned = tuple(found for found in ranges if not found.observer.startswith("fixed"))  # data cannot mend those
-    verdict, reason, needed = _judge(entry, learned, used, int(groups.rows.sum()))
+    lost = _lost(entry, learned, used)
+    verdict, reason, needed = _judge(entry, learned, lost, used, int(groups.rows.sum()))
     return LayerCertificate(
         input=entry.name,
         layers=readers,
@@ -79,6 +80,7 @@ def _layer(
         verdict=verdict,
         reason=reason,
         needed_sequences=needed,
+        lost_tags=tuple(sorted({clip.tag for _, clip in lost})),
     )
 
 
@@ -126,15 +128,27 @@ def _clip(entry: InputStatistics, tag: str, high: float, kept_back: Sequence[Gro
     )
 
 
+Loss = tuple[RangeCertificate, HeldOutClip]
+
+
+def _lost(entry: InputStatistics, ranges: Sequence[RangeCertificate], used: Sequence[Group]) -> list[Loss]:
+    """Ranges that cut off more of the held-out rows of a tag than they may."""
+    return [
+        (found, clip)
+        for found in ranges
+        for clip in found.held_out
+        if clip.clipped_energy > _limit(entry, found, clip, used)
+    ]
+
+
 def _judge(
     entry: InputStatistics,
     ranges: Sequence[RangeCertificate],
+    lost: Sequence[Loss],
     used: Sequence[Group],
     rows: int,
 ) -> tuple[CalibrationVerdict, str, int | None]:
     in_mix = {group.tag for group in used}
-    pairs = [(found, clip) for found in ranges for clip in found.held_out]
-    lost = [(found, clip) for found, clip in pairs if clip.clipped_energy > _limit(entry, found, clip, used)]
     if missed := [(found, clip) for found, clip in lost if clip.tag not in in_mix]:
         found, clip = max(missed, key=lambda pair: pair[1].clipped_energy)
         return "wrong_mix", f"{found.observer} cuts {clip.clipped_energy:.2g} of the energy of {clip.tag!r}", None
@@ -156,9 +170,12 @@ def _judge(
 
 def _limit(entry: InputStatistics, found: RangeCertificate, clip: HeldOutClip, used: Sequence[Group]) -> float:
     """Energy that may be cut off the held-out rows of a tag: a multiple of what is cut off the rows of that tag which
-    made the range, or of all rows for a tag that made none; an observer that clips on purpose is not blamed for it."""
-    like = [group.index for group in used if group.tag == clip.tag] or [group.index for group in used]
-    own = clipped_energy(entry.histogram(like), -found.high, found.high)
+    made the range, or of the worst-off tag for one that made none; an observer that clips on purpose is not blamed."""
+    tags = {group.tag for group in used}
+    own = max(
+        clipped_energy(entry.histogram(group.index for group in used if group.tag == tag), -found.high, found.high)
+        for tag in (tags & {clip.tag} or tags)
+    )
     return max(ENERGY_LIMIT, MIX_RATIO * own)
 
 

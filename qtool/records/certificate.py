@@ -50,7 +50,8 @@ class LayerCertificate:
     """The data's verdict on one linear input; `layers` are those that read it.
 
     `tail_index` is Hill's estimate: the maximum of n values grows as n to the power 1/tail_index. `effective_rank` is
-    the participation ratio of the uncentred second moment, between 1 and `columns`.
+    the participation ratio of the uncentred second moment, between 1 and `columns`. Of `lost_tags` some range cuts off
+    more held-out energy than it may.
     """
 
     input: str
@@ -65,6 +66,7 @@ class LayerCertificate:
     verdict: CalibrationVerdict
     reason: str
     needed_sequences: int | None = None
+    lost_tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,9 @@ class TagCertificate:
     """How well the ranges cover one kind of traffic, judged on rows of it that made no range.
 
     `score` is the share of input channels, averaged over the inputs, whose held-out extremes lie inside what
-    calibration saw of that channel; `worst_clipped_energy` the most any range cuts off in any input.
+    calibration saw of that channel; `worst_clipped_energy` the most any range cuts off in any input. `distance` says
+    how far off the tags `nearest` in the mix the traffic lies, of the squared spread between rows (about 0 where it is
+    like them), `p_value` how often random splits of both lie as far apart; None where there are too few rows to say.
     """
 
     tag: str
@@ -85,6 +89,9 @@ class TagCertificate:
     worst_input: str
     verdict: CalibrationVerdict
     reason: str
+    distance: float | None = None
+    p_value: float | None = None
+    nearest: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
