@@ -1,14 +1,17 @@
 """Every supported architecture gives what transformers' own forward gives, alone and among others."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from qtool.engine.attention import UnsupportedAttention
 from qtool.engine.contract import GenerationRequest, ScoreRequest
 from qtool.engine.drive import generate
-from tests.engine.small_models import CONFIGS, VOCABULARY, make_engine, make_model
+from qtool.engine.load import open_engine
+from tests.engine.small_models import CONFIGS, VOCABULARY, WHOLE, make_engine, make_model
 
 
 def greedy(model: Any, request: GenerationRequest) -> tuple[int, ...]:
@@ -61,11 +64,25 @@ def test_bfloat16_differs_only_at_ties() -> None:
             ids.append(token)
 
 
-def test_an_attention_it_cannot_run_is_told() -> None:
-    from transformers import BloomConfig, BloomForCausalLM
-
-    from qtool.engine.attention import UnsupportedAttention
-
-    model = BloomForCausalLM(BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=4)).eval()
+@pytest.mark.parametrize("architecture", sorted(WHOLE))
+def test_an_attention_it_cannot_run_is_told(architecture: str) -> None:
     with pytest.raises(UnsupportedAttention):
-        make_engine(model)
+        make_engine(make_model(architecture))
+
+
+@pytest.mark.parametrize("architecture", [*sorted(WHOLE), "llama", "gpt2", "gemma2", "mixtral", "opt"])
+def test_a_folder_answers_as_the_model_that_was_saved(architecture: str, tmp_path: Path) -> None:
+    """From disk, by whichever backend can run it: joined layers, tied heads, experts stored one by one."""
+    model = make_model(architecture)
+    model.save_pretrained(tmp_path)
+    engine: Any = open_engine(tmp_path, dtype="float32", slots=2)
+    assert bool(engine.notes) == (architecture in WHOLE)
+    requests = [GenerationRequest(tuple(range(5, 5 + length)), 5) for length in (2, 11)]
+    for request, generation in zip(requests, generate(engine, requests), strict=True):
+        assert generation.ids == greedy(model, request), generation.error
+    prompt, continuation = requests[1].ids[:4], requests[1].ids[4:]
+    with torch.inference_mode():
+        logits = model(torch.tensor([requests[1].ids]), use_cache=False).logits[0, 3:-1]
+    expected = torch.log_softmax(logits.double(), -1)
+    wanted = [float(row[token]) for row, token in zip(expected, continuation, strict=True)]
+    assert engine.score([ScoreRequest(prompt, continuation)])[0].logprobs == pytest.approx(wanted, abs=1e-4)
