@@ -1,26 +1,33 @@
 """How fast does qtool evaluate, and against lm-evaluation-harness's `hf` backend on the same items?
 
     python benchmarks/evaluation.py [--model reference-256] [--task arithmetic] [--items 2000] [--peer-items 200]
+    python benchmarks/evaluation.py --model FOLDER --task gsm8k --data test.jsonl --items 1319 --peer-items 0
 
 Both are given the same prompts, stop texts and token limits, greedy, in the number format the model says, on as many
 threads as OMP_NUM_THREADS allows. lm-eval is slow enough that it gets a part of the items by default; rates are
 compared, not totals. CPU seconds are printed too: on a busy machine they are the fairer number. Time to load the model
-is left out on both sides. lm-eval: pip install 'qtool[lm-eval]'.
+is left out on both sides; the noise floor is left out of ours, since lm-eval measures none. `--no-forcing` generates
+every answer. Prints Markdown. lm-eval: pip install 'qtool[lm-eval]'.
 """
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import platform
+import shlex
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from qtool.evaluate import prompts
+from qtool.evaluate.asking import Asked
 from qtool.evaluate.model import LazyModel, Settings, open_folder
+from qtool.evaluate.results import items_path, read_items
 from qtool.evaluate.stage import ask_for, evaluate_asked
 from qtool.evaluate.tasks import load_task
 from qtool.models.locate import locate
@@ -55,12 +62,10 @@ filter_list:
 """
 
 
-def ours(folder: Path, task: TaskSpec, count: int, batch: int, output: Path) -> tuple[Evaluation, float, float]:
+def ours(folder: Path, asked: Asked, settings: Settings, output: Path) -> tuple[Evaluation, float, float]:
     """Our evaluation, its seconds and its CPU seconds, the model's loading apart."""
-    settings = Settings(in_flight=batch, floor_share=0.0)
     opened = LazyModel(folder, settings, open_folder)
     opened.get()
-    asked = ask_for(task, count=count)
     started, worked = time.monotonic(), time.process_time()
     found = evaluate_asked(
         folder, (asked,), output, baseline=None, progress=RichProgress(), settings=settings,
@@ -97,34 +102,66 @@ def theirs(
     return float(score), seconds, worked
 
 
+def heading(options: argparse.Namespace) -> None:
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "lm_eval") if installed(name))
+    threads = os.environ.get("OMP_NUM_THREADS", "all")
+    print(f"Made by: `python benchmarks/evaluation.py {shlex.join(sys.argv[1:])}`\n")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, OMP_NUM_THREADS {threads}, load before {os.getloadavg()[0]:.1f}"
+    )
+    print(f"{versions}; batch {options.batch}\n")
+
+
+def installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def describe(found: Evaluation, items_file: Path, seconds: float, worked: float, model: str) -> None:
+    """What we did with all items, as a table."""
+    rows = read_items(items_file)
+    decided = sum(bool(row.decided_by) for row in rows)
+    prompt_tokens = sum(row.prompt_tokens for row in rows)
+    tokens = found.timing.output_tokens
+    print(f"| {found.task}, {len(rows):,} items on {model} | |\n|---|---|")
+    print(f"| seconds, loading apart | {seconds:.1f} ({worked:.1f} of CPU) |")
+    print(f"| items a second | {len(rows) / seconds:.1f} |")
+    print(f"| answer tokens | {tokens:,}, {tokens / seconds:.0f} a second |")
+    print(f"| prompt tokens | {prompt_tokens:,} |")
+    print(f"| decided by teacher forcing | {decided:,}; the other {len(rows) - decided:,} generated |")
+    score = found.score
+    print(f"| score | {100 * score.value:.2f} % [{100 * score.interval.low:.2f}, {100 * score.interval.high:.2f}] |")
+    for name in ("empty", "truncated", "looping", "unparsable", "prompt_cut"):
+        print(f"| answers {name.replace('_', ' ')} | {getattr(found.faults, name):,} |")
+    print()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="reference-256")
     parser.add_argument("--task", default="arithmetic")
+    parser.add_argument("--data", help="a local file to take the task's items from")
     parser.add_argument("--items", type=int, default=2000)
     parser.add_argument("--peer-items", type=int, default=200, help="items for lm-eval; 0 leaves it out")
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--no-forcing", action="store_true", help="generate every answer")
     options = parser.parse_args()
     folder, task = locate(options.model), load_task(options.task)
-    load_before = os.getloadavg()[0]
+    heading(options)
+    settings = Settings(in_flight=options.batch, floor_share=0.0, forcing=not options.no_forcing)
+    asked = ask_for(task, count=options.items, data=options.data)
     with tempfile.TemporaryDirectory() as scratch:
-        found, seconds, worked = ours(folder, task, options.items, options.batch, Path(scratch) / "ours")
-        rate = options.items / seconds
-        print(f"machine: {platform.machine()}, {os.cpu_count()} cores, load {load_before:.1f}")
-        tokens = found.timing.output_tokens / seconds
-        print(f"qtool: {options.items} {task.name} items on {options.model}: {seconds:.1f} s, {rate:.1f} items/s")
-        print(f"       {tokens:.0f} tokens/s, score {100 * found.score.value:.2f} %")
-        print(f"       answers: {found.faults}")
+        output = Path(scratch) / "ours"
+        found, seconds, worked = ours(folder, asked, settings, output)
+        describe(found, items_path(output, task.name), seconds, worked, folder.name)
         if options.peer_items:
-            items = ask_for(task, count=options.peer_items).items
+            items = asked.items[: options.peer_items]
             score, peer_seconds, peer_worked = theirs(folder, task, items, options.batch, Path(scratch))
-            peer_rate = options.peer_items / peer_seconds
-            print(f"lm-eval hf: {options.peer_items} items: {peer_seconds:.1f} s, {peer_rate:.1f} items/s, "
-                  f"score {100 * score:.2f} %")  # fmt: skip
-            peer_cpu = options.peer_items / peer_worked
-            print(f"            {peer_worked:.1f} CPU seconds, {peer_cpu:.1f} items a CPU second")
+            rate, peer_rate = len(asked.items) / seconds, len(items) / peer_seconds
+            print(f"lm-eval's hf backend on the first {len(items)} of them: {peer_seconds:.1f} s ({peer_worked:.1f} of "
+                  f"CPU), {peer_rate:.1f} items/s, score {100 * score:.2f} %\n")  # fmt: skip
+            by_cpu = (len(asked.items) / worked) / (len(items) / peer_worked)
             print(
-                f"ratio: {rate / peer_rate:.1f} x by the clock, {options.items / worked / peer_cpu:.1f} x by CPU time"
+                f"**qtool evaluates {rate / peer_rate:.1f} times as many items a second** ({by_cpu:.1f} times by CPU)"
             )
 
 
