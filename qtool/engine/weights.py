@@ -20,7 +20,9 @@ from qtool.engine.plain_layers import (
 )
 from qtool.engine.quantized_layers import quantized_groups, quantized_modules
 from qtool.errors import ModelError
+from qtool.kernels import native_cpu
 from qtool.kernels.contract import Kernel
+from qtool.kernels.dense import _LARGE as LARGE
 from qtool.kernels.fused import FusedLinear
 from qtool.kernels.linear import KernelLinear
 from qtool.models.architecture import LinearLayer, describe_model
@@ -62,7 +64,7 @@ def _load(folder: Path, dtype: torch.dtype, device: torch.device) -> LoadedModel
         refuse_if_too_large(f"{folder}", checkpoint.bytes, device)
         model = load_bitsandbytes(folder, dtype=dtype, device=device)
         return LoadedModel(model, _describe(model), checkpoint.bytes, model.get_input_embeddings().weight.dtype)
-    refuse_if_too_large(f"{folder}", resident_bytes(checkpoint, dtype), device)
+    refuse_if_too_large(f"{folder}", resident_bytes(checkpoint, dtype, device), device)
     model = empty_model(folder)
     if quantization is None and not _named_alike(model, checkpoint):
         model = load_base(folder, dtype=dtype, device=device)  # transformers knows how to translate other names
@@ -73,14 +75,22 @@ def _load(folder: Path, dtype: torch.dtype, device: torch.device) -> LoadedModel
     return LoadedModel(model, _describe(model), _weight_bytes(model), dtype)
 
 
-def resident_bytes(checkpoint: Checkpoint, dtype: torch.dtype) -> int:
-    """Bytes of all weights once loaded: codes as stored, matrices and vectors of numbers in `dtype`."""
+def resident_bytes(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> int:
+    """Bytes of all weights once loaded: codes as stored, matrices and vectors of numbers in `dtype`, but bfloat16
+    matrices that the compiled products hold as they are where the model computes in float32."""
+    kept = dtype is torch.float32 and device.type == "cpu" and not native_cpu.refusal()
+    tied = bool(checkpoint.config.get("tie_word_embeddings"))
     total = 0
     for name in checkpoint.names:
         size, stored = checkpoint.tensor_bytes(name), checkpoint.dtype(name)
         plain = stored.is_floating_point and stored.itemsize > 1 and not name.endswith(("_scale", ".scales"))
-        total += size * dtype.itemsize // stored.itemsize if plain else size
+        narrow = kept and stored is torch.bfloat16 and size >= 2 * LARGE and not (tied and _is_table(name))
+        total += size * dtype.itemsize // stored.itemsize if plain and not narrow else size
     return total
+
+
+def _is_table(name: str) -> bool:
+    return any(word in name for word in ("embed", "wte"))
 
 
 def _named_alike(model: Any, checkpoint: Checkpoint) -> bool:

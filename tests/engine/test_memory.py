@@ -10,13 +10,15 @@ import torch
 
 from qtool.engine import memory
 from qtool.engine.load import open_engine
+from qtool.engine.weights import load_model, resident_bytes
 from qtool.errors import CapacityError
+from qtool.models.checkpoint import open_checkpoint
 from qtool.progress import Silent
 from qtool.quantize.stage import quantize
 from qtool.records.variant import Recipe
 from tests.tiny_model import make_tiny_llama
 
-WIDTH, VOCABULARY = 768, 16000
+WIDTH, VOCABULARY = 768, 8000
 MEASURE = """
 import json, sys
 from pathlib import Path
@@ -38,8 +40,8 @@ for folder in folders:
 """
 
 
-def make_middling_llama(folder: Path) -> Path:
-    """40 million random parameters in bfloat16: 80 MB, most of it in layers large enough to be packed."""
+def make_middling_llama(folder: Path, *, tied: bool = False) -> Path:
+    """26 million random parameters in bfloat16: 53 MB, most of it in layers large enough to be packed."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -49,7 +51,7 @@ def make_middling_llama(folder: Path) -> Path:
         num_attention_heads=12,
         num_key_value_heads=12,
         vocab_size=VOCABULARY,
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -70,6 +72,16 @@ def test_loading_takes_a_quarter_more_than_what_stays_and_one_layer(tmp_path: Pa
         peak, held = json.loads(line)
         largest = VOCABULARY * WIDTH * 8  # the head as float32 numbers, and once more in its kernel's form
         assert peak <= 1.25 * held + largest, f"{folder.name}: {peak} bytes for {held}"
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_estimate_is_what_a_model_takes(dtype: torch.dtype, tied: bool, tmp_path: Path) -> None:
+    folder = make_middling_llama(tmp_path / "base", tied=tied)
+    cpu = torch.device("cpu")
+    estimate = resident_bytes(open_checkpoint(folder), dtype, cpu)
+    held = load_model(folder, dtype=dtype, device=cpu).weight_bytes
+    assert held <= estimate <= 1.25 * held  # it may ask for more than is taken, never for less
 
 
 def test_an_address_space_that_is_too_small_refuses_before_reading(tmp_path: Path) -> None:
