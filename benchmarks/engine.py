@@ -1,12 +1,12 @@
-"""qtool's engine beside transformers, side by side in one run, rounds going from one to the other.
+"""qtool's engine beside transformers, bitsandbytes and llama.cpp: one part in one process, peers in turn.
 
-    python benchmarks/engine.py --work /tmp/engine-benchmark            # Llama of 0.9 B random parameters
-    python benchmarks/engine.py --work /tmp/engine-benchmark --toy      # tries the script itself, in a minute
+    python benchmarks/engine.py --work /tmp/engine-benchmark --part one        # then the other parts, see PARTS
+    python benchmarks/engine.py --work /tmp/engine-benchmark --report          # Markdown of all parts measured
+    python benchmarks/engine.py --work /tmp/engine-benchmark --part one --toy  # tries the script itself, in a minute
 
-Measured: decoding alone (batch 1) and 16 requests at once, prompts of 128 tokens, outputs of 64, for the base through
-transformers' `generate`, transformers' continuous batching, and qtool's engine on the base, w8a8, w8a16 and w4a16;
-the share of a decode step spent in matrix products; loading time and peak memory. llama.cpp and lm-eval are measured
-where `llama_cpp` and `lm_eval` are installed, and named as missing otherwise. Raw times are kept in the JSON.
+Llama of 0.9 B random parameters, prompts of 128 tokens, outputs of 64. Every part measures the peers it compares in
+rounds, one after another, so that a machine that is busy for a while is busy for all of them; load averages are
+recorded. A peer that is not installed is named as missing. Raw times are kept in the JSON of each part.
 """
 
 import argparse
@@ -18,9 +18,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -29,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from qtool.engine.contract import GenerationRequest
 from qtool.engine.drive import generate
 from qtool.engine.load import open_engine
+from qtool.engine.weights import kernels_of
 from qtool.latency.cold_start import Trial, cold_start
 from qtool.latency.machine import load_average, measured_bandwidth
 from qtool.models.device import hardware
@@ -57,6 +59,31 @@ RECIPES = {
     "w8a16": Recipe("w8a16", "rtn"),
     "w4a16": Recipe("w4a16", "rtn", group_size=128),
 }
+
+
+ALL = ("base", "w8a8", "w8a16", "w4a16")
+
+
+class Part(NamedTuple):
+    """What one process compares: qtool's variants, others, how many requests at once, rounds."""
+
+    variants: tuple[str, ...]
+    theirs: tuple[str, ...]
+    levels: tuple[int, ...]
+    rounds: int
+    share: bool = False
+
+
+PARTS = {
+    "one": Part(ALL, ("float32 generate",), (1,), 3, share=True),
+    "one-bfloat16": Part(("base", "w4a16"), ("bfloat16 generate",), (1,), 1),
+    "sixteen": Part(ALL, ("float32 continuous",), (16,), 1),
+    "sixteen-bfloat16": Part(("base", "w8a8"), ("bfloat16 continuous",), (16,), 1),
+    "llama.cpp": Part(("w4a16", "w8a16", "w8a8"), ("llama.cpp Q4_0", "llama.cpp Q8_0"), (1, 8), 3),
+    "nf4": Part(("w4a16",), ("nf4",), (1,), 1),
+}
+MODULES = {"llama-cpp-python": "llama_cpp"}
+VERSIONS = ("torch", "transformers", "bitsandbytes", "llama-cpp-python", "gguf")
 
 
 def make_base(folder: Path, shape: dict[str, int]) -> Path:
@@ -117,14 +144,10 @@ def qtool_peer(name: str, folder: Path, slots: int, dtype: str) -> tuple[Peer, A
     return Peer(name, answer), engine
 
 
-def transformers_peers(folder: Path, dtype: torch.dtype) -> list[Peer]:
-    """`generate`, one prompt after another, and continuous batching."""
-    from transformers import AutoModelForCausalLM, GenerationConfig
+def one_after_another(model: Any) -> Callable[[list[tuple[int, ...]], int], None]:
+    """transformers' `generate`, greedy, for one prompt after another."""
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").eval()
-    kind = str(dtype).removeprefix("torch.")
-
-    def one_by_one(batch: list[tuple[int, ...]], tokens: int) -> None:
+    def answer(batch: list[tuple[int, ...]], tokens: int) -> None:
         for ids in batch:
             given = torch.tensor([ids])
             model.generate(
@@ -136,27 +159,120 @@ def transformers_peers(folder: Path, dtype: torch.dtype) -> list[Peer]:
                 pad_token_id=0,
             )
 
+    return answer
+
+
+def transformers_peers(folder: Path, dtype: torch.dtype) -> list[Peer]:
+    """`generate`, one prompt after another, and continuous batching."""
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").eval()
+    kind = str(dtype).removeprefix("torch.")
+
     def continuous(batch: list[tuple[int, ...]], tokens: int) -> None:
         settings = GenerationConfig(max_new_tokens=tokens, do_sample=False, eos_token_id=-1, pad_token_id=0)
         model.generate_batch([list(ids) for ids in batch], generation_config=settings)
 
     return [
-        Peer(f"transformers generate {kind}", one_by_one),
+        Peer(f"transformers generate {kind}", one_after_another(model)),
         Peer(f"transformers continuous batching {kind}", continuous),
     ]
 
 
-def matmul_ratio(engine: Any, ids: tuple[int, ...]) -> float:
-    """Share of a decoding run's own processor time inside matrix products."""
-    from torch.profiler import ProfilerActivity, profile
+def nf4_peer(base: Path) -> Peer:
+    """bitsandbytes' 4 bits through transformers' `generate`."""
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    request = GenerationRequest(ids, 16)
-    generate(engine, [request])
-    with profile(activities=[ProfilerActivity.CPU]) as recorded:
-        generate(engine, [request])
-    products = ("mm", "mv", "linear", "matmul", "gemm")
-    times = [(entry.key, entry.self_cpu_time_total) for entry in recorded.key_averages()]
-    return sum(spent for key, spent in times if any(word in key for word in products)) / sum(s for _, s in times)
+    settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(base, quantization_config=settings, dtype=torch.float32).eval()
+    return Peer("transformers generate bitsandbytes nf4", one_after_another(model))
+
+
+def kernel_ratio(engine: Any, ids: tuple[int, ...]) -> float:
+    """Share of a decoding run's time that is spent inside the products of linear layers."""
+    model, spent = engine._network.model, [0.0]
+
+    def timed(call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*given: Any) -> Any:
+            started = time.perf_counter()
+            result = call(*given)
+            spent[0] += time.perf_counter() - started
+            return result
+
+        return run
+
+    for kernel in kernels_of(model):
+        kernel.multiply = timed(kernel.multiply)  # type: ignore[method-assign]
+    for module in model.modules():
+        if type(module) is torch.nn.Linear:
+            module.forward = timed(module.forward)
+    times = []
+    for count in (1, 33):  # the difference is 32 decoding steps
+        spent[0], started = 0.0, time.perf_counter()
+        generate(engine, [GenerationRequest(ids, count)])
+        times.append((spent[0], time.perf_counter() - started))
+    return (times[1][0] - times[0][0]) / (times[1][1] - times[0][1])
+
+
+def prepare(work: Path, toy: bool) -> tuple[dict[str, int], dict[str, Path]]:
+    """The shape, and the folders of the base and its variants."""
+    base = make_base(work / ("toy" if toy else "big") / "base", TOY if toy else BIG)
+    return (TOY if toy else BIG), {"base": base, **make_variants(base)}
+
+
+def peers_of(part: str, folders: dict[str, Path], slots: int) -> tuple[list[Peer], dict[str, Any]]:
+    """Everything that a part compares, loaded; and qtool's engines by name."""
+    peers, engines = [], {}
+    for name in PARTS[part].variants:
+        peer, engines[name] = qtool_peer(f"qtool {name}", folders[name], slots, "auto")
+        peers.append(peer)
+    for theirs in PARTS[part].theirs:
+        if theirs == "nf4":
+            peers.append(nf4_peer(folders["base"]))
+        elif theirs.startswith("llama.cpp"):
+            from peers.llama_cpp_peer import LlamaCpp, write_gguf
+
+            kind = theirs.split()[1]
+            peers.append(Peer(theirs, LlamaCpp(write_gguf(folders["base"], kind), torch.get_num_threads()).answer))
+        else:
+            kind, _, way = theirs.partition(" ")
+            peers.append(transformers_peers(folders["base"], getattr(torch, kind))[way == "continuous"])
+    return peers, engines
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """One part: all rounds of its peers."""
+    part = PARTS[options.part]
+    shape, folders = prepare(options.work, options.toy)
+    before = load_average()
+    peers, engines = peers_of(options.part, folders, max(part.levels))
+    vocabulary, tokens, speeds = shape["vocab_size"], options.tokens, []
+    for level in part.levels:
+        for peer in peers:
+            peer.time("warm", prompts(level, 128, vocabulary, 99), 4)
+        for number in range(options.rounds or part.rounds):
+            for peer in peers:
+                peer.time(str(level), prompts(level, 128, vocabulary, 100 * level + number), tokens)
+        speeds += [summarize(peer, str(level), level, tokens) for peer in peers]
+    ids = prompts(1, 128, vocabulary, 7)[0]
+    return {
+        "part": options.part,
+        "hardware": hardware(),
+        "vector_instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": options.threads,
+        "versions": {name: version(name) for name in VERSIONS if find_spec(MODULES.get(name, name)) is not None},
+        "load_average": [before, load_average()],
+        "bandwidth_bytes_per_second": measured_bandwidth("cpu"),
+        "shape": shape,
+        "output_tokens": tokens,
+        "speeds": speeds,
+        "kernels": {name: sorted({label for _, label in engine.kernels}) for name, engine in engines.items()},
+        "kernel_ratio": {name: kernel_ratio(engine, ids) for name, engine in engines.items()} if part.share else {},
+        "weight_bytes": {name: engine.weight_bytes for name, engine in engines.items()},
+        "starts": {name: vars_of(cold_start(folders[name], Trial(1, 128, 4))) for name in engines}
+        if part.share
+        else {},
+    }
 
 
 def summarize(peer: Peer, level: str, count: int, tokens: int) -> dict[str, Any]:
@@ -172,69 +288,69 @@ def summarize(peer: Peer, level: str, count: int, tokens: int) -> dict[str, Any]
     }
 
 
+def report(folder: Path) -> str:
+    """Markdown of every part that was measured: speeds, and ratios to the part's last peers."""
+    lines = []
+    for path in sorted(folder.glob("*.json")):
+        found = json.loads(path.read_text())
+        before, after = (f"{load:.1f}" for load in found["load_average"])
+        versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+        lines += [
+            f"## Part `{found['part']}`",
+            "",
+            f"{found['hardware']}, {found['vector_instructions']}, {found['threads']} threads; load {before} before "
+            f"and {after} after; {found['output_tokens']} output tokens; {versions}.",
+            "",
+        ]
+        for level in dict.fromkeys(row["level"] for row in found["speeds"]):
+            rows = [row for row in found["speeds"] if row["level"] == level]
+            theirs = [row for row in rows if not row["peer"].startswith("qtool")]
+            head = "".join(f" | x {row['peer']}" for row in theirs)
+            lines += [
+                f"| {level} at once | tokens/s | slowest, fastest | rounds{head} |",
+                "|---|---|---|---" + "|---" * len(theirs) + "|",
+            ]
+            for row in rows:
+                ratios = "".join(f" | {row['tokens_per_second'] / peer['tokens_per_second']:.2f}" for peer in theirs)
+                lines.append(
+                    f"| {row['peer']} | {row['tokens_per_second']:.1f} | {row['slowest']:.1f}, {row['fastest']:.1f} | "
+                    f"{len(row['rounds_s'])}{ratios} |"
+                )
+            lines.append("")
+        for name, ratio in found["kernel_ratio"].items():
+            start = found["starts"][name]
+            lines.append(
+                f"- {name}: {100 * ratio:.0f} % of a decoding step inside matrix products; weights "
+                f"{found['weight_bytes'][name] / 1e6:.0f} MB; loaded in {start['load_seconds']:.1f} s, peak "
+                f"{start['peak_memory_bytes'] / 1e6:.0f} MB; {'; '.join(found['kernels'][name])}"
+            )
+        lines += [""] if found["kernel_ratio"] else []
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Prepares, measures in rounds, writes one JSON file and prints its table."""
+    """Measures one part and keeps its JSON, or prints the report of all of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for the models (4 GB)")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/engine.json"))
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--work", type=Path, required=True, help="folder for the models (6 GB) and the results")
+    parser.add_argument("--part", choices=PARTS)
+    parser.add_argument("--report", action="store_true")
+    parser.add_argument("--rounds", type=int, default=0, help="0: as many as the part says")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--skip-continuous", action="store_true", help="leave transformers' batching out")
     parser.add_argument("--toy", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    shape = TOY if options.toy else BIG
-    base = make_base(options.work / ("toy" if options.toy else "big") / "base", shape)
-    folders = {"base": base, **make_variants(base)}
-    before = load_average()
-    peers, engines = [], {}
-    for name, folder in folders.items():
-        peer, engines[name] = qtool_peer(f"qtool {name}", folder, 16, "auto")
-        peers.append(peer)
-    theirs = transformers_peers(base, torch.bfloat16)
-    peers += theirs[:1] if options.skip_continuous else theirs
-    for number in range(options.rounds + 1):  # the first round warms up and is thrown away
-        for peer in peers:
-            peer.time("1", prompts(1, 128, shape["vocab_size"], number), options.tokens)
-            if "generate" not in peer.name:
-                peer.time("16", prompts(16, 128, shape["vocab_size"], 100 + number), options.tokens)
-    for peer in peers:
-        peer.rounds = {level: times[1:] for level, times in peer.rounds.items()}
-    table = [
-        summarize(peer, level, int(level), options.tokens)
-        for level in ("1", "16")
-        for peer in peers
-        if level in peer.rounds
-    ]
-    ids = prompts(1, 128, shape["vocab_size"], 7)[0]
-    result = {
-        "hardware": hardware(),
-        "vector_instructions": torch.backends.cpu.get_cpu_capability(),
-        "threads": options.threads,
-        "torch": torch.__version__,
-        "load_average": [before, load_average()],
-        "bandwidth_bytes_per_second": measured_bandwidth("cpu"),
-        "shape": shape,
-        "prompt_tokens": 128,
-        "output_tokens": options.tokens,
-        "speeds": table,
-        "matmul_ratio": {name: matmul_ratio(engine, ids) for name, engine in engines.items()},
-        "starts": {name: vars_of(cold_start(folder, Trial(1, 128, 4))) for name, folder in folders.items()},
-        "folder_bytes": {
-            name: sum(path.stat().st_size for path in folder.glob("*.safetensors")) for name, folder in folders.items()
-        },
-        "missing": [name for name in ("llama_cpp", "lm_eval", "bitsandbytes") if find_spec(name) is None],
-    }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=2) + "\n")
-    for row in table:
-        print(
-            f"{row['peer']:<45} {row['level']:>3} at once {row['tokens_per_second']:>8.1f} tok/s "
-            f"[{row['slowest']:.1f}, {row['fastest']:.1f}], n {len(row['rounds_s'])}"
-        )
-    print(f"in matrix products: {result['matmul_ratio']}")
-    print(f"not installed, not measured: {', '.join(result['missing']) or 'nothing'}")
+    results = options.work / ("toy-results" if options.toy else "results")
+    if options.report:
+        print(report(results))
+        return
+    if options.part is None:
+        parser.error("say which --part, or --report")
+    found = measure(options)
+    results.mkdir(parents=True, exist_ok=True)
+    (results / f"{options.part}.json").write_text(json.dumps(found, indent=2) + "\n")
+    for row in found["speeds"]:
+        print(f"{row['peer']:<45} {row['level']:>3} at once {row['tokens_per_second']:>8.1f} tok/s")
 
 
 def vars_of(start: Any) -> dict[str, float]:
