@@ -11,6 +11,7 @@ _PLUGINS = {
     "observers": "qtool.calibrate.observers",
     "metrics": "qtool.evaluate.metrics",
     "scorers": "qtool.evaluate.scorers",
+    "readers": "qtool.evaluate.readers",
     "backends": "qtool.engine.backends",
 }
 

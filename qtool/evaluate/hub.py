@@ -1,5 +1,7 @@
 """Rows of a public set from the hub at its pinned revision, or from the hub's local cache; never by its own code."""
 
+import contextlib
+import logging
 from collections.abc import Iterator
 
 from qtool import catalog
@@ -14,7 +16,10 @@ def rows(source: HubSource, *, task: str) -> Iterator[tuple[int, Row]]:
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     try:
-        loaded = datasets.load_dataset(source.repository, source.config, split=source.split, revision=source.revision)
+        with _quiet():
+            loaded = datasets.load_dataset(
+                source.repository, source.config, split=source.split, revision=source.revision
+            )
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
@@ -23,3 +28,15 @@ def rows(source: HubSource, *, task: str) -> Iterator[tuple[int, Row]]:
         ) from error
     for number, row in enumerate(loaded, start=1):
         yield number, dict(row)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the hub's own lines on every try that failed: what it comes to is told in one."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

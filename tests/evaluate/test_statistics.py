@@ -170,3 +170,14 @@ def test_looking_four_times_passes_a_variant_at_the_margin_no_more_often_than_al
     for size, level in zip(sizes, levels, strict=True):
         stopped |= sums[:, size - 1] / np.sqrt(size) > norm.isf(level)
     assert stopped.mean() == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / 20_000))
+
+
+def test_a_difference_at_the_margin_is_not_promised_a_number_of_items() -> None:
+    at_margin = np.zeros(2000)
+    at_margin[:61] = -1.0  # 3.05 points lost, 3 accepted
+    assert verdict.items_to_decide(verdict.bounds(at_margin), 0.03) is None
+    clear = np.zeros(200)
+    clear[:2] = -1.0
+    needed = verdict.items_to_decide(verdict.bounds(clear), 0.03)
+    assert needed is not None
+    assert 200 < needed <= verdict.MOST_TO_DECIDE

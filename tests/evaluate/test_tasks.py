@@ -10,6 +10,7 @@ from qtool import catalog
 from qtool.errors import DataError, PlanError, UnknownName
 from qtool.evaluate import prompts, tasks
 from qtool.evaluate.contract import Answer
+from qtool.evaluate.describe import describe
 from qtool.evaluate.metrics import load_metric
 from qtool.evaluate.rows import to_items
 from qtool.evaluate.scorers.generation import cut
@@ -270,6 +271,61 @@ def test_rows_of_public_sets_become_items(name: str, row: dict[str, object], tar
     items = to_items([(1, row)], task, source="rows")
     assert items[0].target == target
     prompts.check_fields(task, items)
+
+
+GOLDEN = {
+    "mbpp": (
+        {"task_id": 601, "text": "Add.", "code": "def f(): 1", "test_list": ["assert f() == 1", "assert f()"]},
+        "Add.\nYour code must pass these tests:\nassert f() == 1\nassert f()\n[BEGIN]",
+    ),
+    "arc_challenge": (
+        {"id": "q", "question": "Ice?", "choices": {"text": ["a", "b"], "label": ["1", "2"]}, "answerKey": "2"},
+        "Question: Ice?\nAnswer:",
+    ),
+    "hellaswag": (
+        {"activity_label": "Cooking", "ctx": "A man [title] takes a pan.", "endings": ["x", "y"], "label": "1"},
+        "Cooking: A man. takes a pan.",
+    ),
+    "mmlu": (
+        {"question": "2+2?", "subject": "math", "choices": ["3", "4"], "answer": 1},
+        "2+2?\nA. 3\nB. 4\nAnswer:",
+    ),
+    "truthfulqa": (
+        {"question": "Flat?", "mc1_targets": {"choices": ["No.", "Yes."], "labels": [1, 0]}},
+        "Q: Flat?\nA:",
+    ),
+    "gpt3_arithmetic": ({"context": "Q: What is 3 plus 4?\n\nA:", "completion": " 7"}, "Q: What is 3 plus 4?\n\nA:"),
+    "gsm8k": ({"question": "How many?", "answer": "1+1=2\n#### 2"}, "Question: How many?\nAnswer:"),
+    "humaneval": (
+        {"task_id": "H/0", "prompt": "def f():\n", "canonical_solution": " 1", "test": "t", "entry_point": "f"},
+        "def f():\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_prompt_of_each_public_set_is_pinned_on_a_row_of_its_own_format(name: str, tmp_path: Path) -> None:
+    row, prompt = GOLDEN[name]
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    task = _task(name)
+    assert prompts.first_prompt(task, tasks.load_items(task, data=tmp_path / "rows.jsonl")) == prompt
+
+
+def test_choices_past_the_alphabet_keep_their_names() -> None:
+    row = {"question": "q", "choices": [f"c{n}" for n in range(30)], "answer": 27}
+    item = to_items([(1, row)], _task("mmlu"), source="rows")[0]
+    listed = item.field("listed").splitlines()
+    assert len(listed) == len(item.choices) == 30
+    assert (listed[25], listed[26], listed[29]) == ("Z. c25", "AA. c26", "AD. c29")
+
+
+@pytest.mark.parametrize("name", tasks.task_names())
+def test_every_task_can_be_explained_before_it_is_run(name: str) -> None:
+    task = _task(name)
+    text = describe(task)
+    assert task.licence in text
+    assert f"{task.margin_points:g} points" in text
+    assert ("first prompt:" in text) == (task.generator is not None)
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "arc_easy", "humaneval", "mbpp", "gpt3_arithmetic"])
