@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from qtool.cli.output import show, stage_progress
+from qtool.errors import CapacityError, UsageError
 
 _SWEEP = (1, 2, 4, 8, 10, 16, 32, 50, 100)
 _TASK_ITEMS = 100
@@ -38,14 +39,14 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Time variants side by side: TTFT, TPOT, ITL, end to end, throughput, cold start and memory."""
-    from qtool.errors import CapacityError
     from qtool.latency.stage import measure
     from qtool.latency.summary import text
     from qtool.latency.timing import Limits
     from qtool.records.plan import LatencySettings
 
+    _check_rates(rate or [])
     named = _named(variants)
-    levels = _SWEEP if sweep else tuple(concurrency or (1, 8))
+    levels = _SWEEP if sweep else tuple(dict.fromkeys(concurrency or (1, 8)))
     lengths = _task_lengths(task, named) if task else (64, 32)
     settings = LatencySettings(levels, requests, prompt_tokens or lengths[0], output_tokens or lengths[1])
     profiles = measure(
@@ -57,12 +58,18 @@ def command(
         device=device,
         backend=backend,
         limits=Limits(ttft_limit_ms, tpot_limit_ms),
-        rates=tuple(rate or ()),
+        rates=tuple(dict.fromkeys(rate or ())),
     )
     show({profile.variant: profile for profile in profiles}, as_json, text(profiles))
     for profile in profiles:
         if not any(level.requests for level in profile.levels):
             raise CapacityError(f"{profile.variant}: every request failed, the first with: {profile.levels[0].failure}")
+
+
+def _check_rates(rates: list[float]) -> None:
+    for rate in rates:
+        if not 0.0 < rate < float("inf"):
+            raise UsageError(f"--rate {rate:g}: requests per second must be a number above 0")
 
 
 def _named(variants: list[str]) -> dict[str, Path]:
@@ -86,7 +93,6 @@ def _task_lengths(task: str, named: dict[str, Path]) -> tuple[int, int]:
     """Median tokens of the task's prompts and of its reference answers, told by the first folder's tokenizer."""
     import statistics
 
-    from qtool.errors import UsageError
     from qtool.evaluate.prompts import questions
     from qtool.evaluate.tasks import load_items, load_shots, load_task
     from qtool.latency.stage import is_url

@@ -42,6 +42,8 @@ def measure(
     peak memory come from a fresh process a variant. Raises UsageError when prompts do not fit a model's context.
     """
     kept = limits or Limits()
+    if backend == "openai" and not all(map(is_url, variants.values())):
+        raise UsageError("backend openai times a server: give its URL where the variant stands")
     loads = [Load(level) for level in settings.concurrency] + [Load(max(settings.concurrency), rate) for rate in rates]
     before = load_average()
     most = max(settings.concurrency)
@@ -63,6 +65,7 @@ def measure(
     ]
     try:
         _check_fit(subjects, settings)
+        _note_slots(subjects, most)
         with progress.track(
             "timing", len(subjects) * sum(requests_at(load, settings) for load in loads), "requests"
         ) as advance:
@@ -133,6 +136,15 @@ def _profile(
         notes=(*getattr(engine, "notes", ()), *subject.notes),
         peak_gpu_bytes=start.peak_gpu_bytes,
     )
+
+
+def _note_slots(subjects: list[Subject], most: int) -> None:
+    for subject in subjects:
+        slots = subject.engine.status().slots
+        if slots < most:
+            subject.notes.append(
+                f"{slots} requests run at once here; above that they wait, and waiting is in the times"
+            )
 
 
 def _step_bytes(folder: Path, weight_bytes: int) -> int:

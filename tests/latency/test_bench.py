@@ -9,6 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from qtool.cli import bench
+from qtool.errors import UsageError
 from qtool.latency.cold_start import ColdStart
 from qtool.latency.rounds import requests_at
 from qtool.latency.summary import beside, text
@@ -107,3 +108,29 @@ def test_a_level_is_filled_however_few_requests_were_asked() -> None:
     assert requests_at(Load(100), LatencySettings(requests=24)) == 200
     assert requests_at(Load(4), LatencySettings(requests=24)) == 24
     assert requests_at(Load(100, rate_per_second=5.0), LatencySettings(requests=24)) == 24
+
+
+@pytest.mark.parametrize(
+    ("asked", "word"),
+    [
+        (["--rate", "nan"], "above 0"),
+        (["--rate", "0"], "above 0"),
+        (["--rate", "inf"], "above 0"),
+        (["--backend", "openai"], "URL"),
+        (["--prompt-tokens", "9999"], "context"),
+    ],
+)
+def test_what_cannot_be_timed_is_refused_and_nothing_written(asked: list[str], word: str, tmp_path: Path) -> None:
+    base = make_tiny_llama(tmp_path / "base")
+    result = CliRunner().invoke(app, [str(base), "-o", str(tmp_path / "out"), "-q", *asked])
+    assert isinstance(result.exception, UsageError)
+    assert word in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_fewer_slots_than_users_are_told(tmp_path: Path) -> None:
+    base = make_tiny_llama(tmp_path / "base")
+    shape = ["--prompt-tokens", "5", "--output-tokens", "2", "-c", "3", "--backend", "transformers"]
+    result = CliRunner().invoke(app, [str(base), "-o", str(tmp_path / "out"), "-q", *shape])
+    assert result.exit_code == 0, result.output
+    assert "1 requests run at once here" in result.output
