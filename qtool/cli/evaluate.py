@@ -30,6 +30,9 @@ def command(
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     backend: Annotated[str, typer.Option(help="The engine that answers.")] = "qtool",
+    generate_all: Annotated[
+        bool, typer.Option("--generate-all", help="Generate every answer, also where one pass would tell it.")
+    ] = False,
     unsafe_code: Annotated[
         bool, typer.Option("--unsafe-code", help="Run code that the model writes without a sandbox.")
     ] = False,
@@ -54,7 +57,9 @@ def command(
         evals_dir=evals_dir,
         until_decided=until_decided,
         unsafe_code=unsafe_code,
-        settings=Settings(chat=chat, in_flight=in_flight, dtype=dtype, device=device, backend=backend),
+        settings=Settings(
+            chat=chat, in_flight=in_flight, dtype=dtype, device=device, backend=backend, forcing=not generate_all
+        ),
     )
     found = fulfil(order, stage_progress(quiet))
     show(found, as_json, render(found))

@@ -47,6 +47,7 @@ def conclude(work: Work, rows: list[ItemResult], *, baseline: Path | None, timin
         breakdowns=ledger.breakdowns(asked.items, rows, flipped),
         forecast=forecast,
         agreement=agreed,
+        decided=sum(bool(row.decided_by) for row in rows),
     )
     results.finish(work.output, evaluation, rows)
     return evaluation

@@ -100,6 +100,8 @@ def _remarks(each: Evaluation) -> list[str]:
     ]
     if faults:
         found.append(f"{each.task}: answers {', '.join(faults)}")
+    if each.decided:
+        found.append(f"{each.task}: {each.decided:,} of {each.score.items:,} answers decided by teacher forcing")
     if each.forecast is not None:
         found.append(f"{each.task}: {_foretold(each.forecast)}")
     return found

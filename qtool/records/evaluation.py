@@ -160,7 +160,11 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The manifest `<task>.json` beside `<task>.items.jsonl` in `evaluations/<variant>/`."""
+    """The manifest `<task>.json` beside `<task>.items.jsonl` in `evaluations/<variant>/`.
+
+    `decided` items were not generated, since one pass over prompt and expected answer told that they would be right;
+    the quantiles of `timing` are then those of the others.
+    """
 
     format_version: int
     variant: str
@@ -184,6 +188,7 @@ class Evaluation:
     breakdowns: tuple[Breakdown, ...] = ()
     forecast: Forecast | None = None
     agreement: Agreement | None = None
+    decided: int = 0
 
 
 @dataclass(frozen=True, slots=True)
