@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qtool.engine.ragged import Block, Step
 from qtool.engine.slots import LayerShape
+from qtool.kernels import native_attention
 
 NAME = "qtool"
 
@@ -86,6 +87,9 @@ def _one_block(
     extras: tuple[float | None, Tensor | None],
 ) -> Tensor:
     """Output [tokens, heads, width] of the real queries of one block."""
+    if block.width == 1 and extras == (None, None) and native_attention.fits(query, keys, values):
+        own = query[0][:, block.tokens]
+        return native_attention.attend(own, keys, values, block.singles(), scale, window)
     heads, width = query.shape[1], query.shape[-1]
     kv_heads = keys.shape[1]
     tokens = query[0].transpose(0, 1)

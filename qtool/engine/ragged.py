@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from qtool.kernels.native_attention import Tokens
+
 _NEGATIVE = torch.finfo(torch.float32).min
 _PADDED_AREA = 1 << 15  # below this many wasted query-key pairs one padded call is cheaper than a call a row
 
@@ -43,6 +45,19 @@ class Block:
     causal: bool
     full: bool
     masks: dict[int | None, Tensor | None] = field(default_factory=dict)
+    _singles: Tokens | None = None
+
+    def singles(self) -> Tokens:
+        """Slot and position of each token of a block that is one query wide, in the order of `tokens`."""
+        assert self.width == 1
+        if self._singles is None:
+            positions = self.query_positions[:, 0]
+            if self.scatter is None:
+                slots = torch.arange(self.first, self.first + self.size, device=positions.device)
+            else:
+                slots, positions = self.scatter + self.first, positions[self.scatter]
+            self._singles = Tokens(slots, positions.contiguous())
+        return self._singles
 
     def mask(self, window: int | None, dtype: torch.dtype) -> Tensor | None:
         """Additive mask [size, 1, width, length]; None where every query sees every key. `window` counts the token."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from qtool.engine.ragged import Step
+from qtool.kernels import native_attention
 
 _SHORTEST_PREFIX = 16  # copying fewer keys than this saves less than looking for them costs
 
@@ -38,6 +39,11 @@ class KeyValueSlots:
     def write(self, layer: int, step: Step, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Stores keys and values [1, heads, tokens, width] where the step's tokens go; the layer's whole memory."""
         stored_keys, stored_values = self._keys[layer], self._values[layer]
+        if native_attention.fits(keys, stored_keys, stored_values):
+            where = native_attention.Tokens(step.slots, step.positions)
+            native_attention.store(keys[0], stored_keys, where)
+            native_attention.store(values[0], stored_values, where)
+            return stored_keys, stored_values
         stored_keys[step.slots, :, step.positions] = keys[0].transpose(0, 1)
         stored_values[step.slots, :, step.positions] = values[0].transpose(0, 1)
         return stored_keys, stored_values

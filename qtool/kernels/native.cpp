@@ -41,10 +41,22 @@ inline float sum_lanes(__m256 v) {
   return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
-inline int32_t sum_lanes(__m256i v) {
-  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-  return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+// Sums of the lanes of T vectors, T at most four; the order of additions does not depend on T.
+template <int T>
+inline void sum_each(const __m256* v, float* sums) {
+  const __m256 none = _mm256_setzero_ps();
+  const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(v[0], T > 1 ? v[1] : none),
+                                      _mm256_hadd_ps(T > 2 ? v[2] : none, T > 3 ? v[3] : none));
+  _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
+}
+
+template <int T>
+inline void sum_each(const __m256i* v, int32_t* sums) {
+  const __m256i none = _mm256_setzero_si256();
+  const __m256i pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], T > 1 ? v[1] : none),
+                                          _mm256_hadd_epi32(T > 2 ? v[2] : none, T > 3 ? v[3] : none));
+  const __m128i both = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(sums), both);
 }
 
 inline __m256i load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
@@ -259,7 +271,7 @@ inline void row16(const Product& p, const Inputs& in, int64_t row, int64_t from,
     scales += T;
     sums += T * 8;
   }
-  for (int t = 0; t < T; t++) sum[t] = sum_lanes(total[t]);
+  sum_each<T>(total, sum);
 }
 
 // The same for 8-bit inputs: exact integers.
@@ -275,7 +287,7 @@ inline void row8(const Product& p, const Inputs& in, int64_t row, int64_t from, 
     for (int t = 0; t < T; t++) acc[t] = _mm256_add_epi32(acc[t], _mm256_madd_epi16(v, load(x + t * 16)));
     for (int t = 0; t < T; t++) acc[t] = _mm256_add_epi32(acc[t], _mm256_madd_epi16(u, load(x + (T + t) * 16)));
   }
-  for (int t = 0; t < T; t++) sum[t] = sum_lanes(acc[t]);
+  sum_each<T>(acc, sum);
 }
 
 // bfloat16 weights, float32 inputs.
@@ -294,7 +306,8 @@ inline void row_wide(const Product& p, const Inputs& in, int64_t row, int64_t fr
       odd[t] = _mm256_fmadd_ps(b, _mm256_loadu_ps(x + t * 16 + 8), odd[t]);
     }
   }
-  for (int t = 0; t < T; t++) sum[t] = sum_lanes(_mm256_add_ps(even[t], odd[t]));
+  for (int t = 0; t < T; t++) even[t] = _mm256_add_ps(even[t], odd[t]);
+  sum_each<T>(even, sum);
 }
 
 // Every row of a block with every token, chunk of columns by chunk. `dot(T, token, row, from, to, sums)` gives sums of

@@ -1,4 +1,4 @@
-"""The compiled products of `native.cpp`: built here once by g++, kept in the user's cache, trusted after a check.
+"""The compiled products of `native*.cpp`: built here once by g++, kept in the user's cache, trusted after a check.
 
 They are an extra: without a compiler, on another processor, or with QTOOL_NATIVE=0 in the environment, torch's own
 operators do the same work. The source is part of the package; nothing of a model is ever compiled.
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 SWITCH = "QTOOL_NATIVE"
-_SOURCE = Path(__file__).with_name("native.cpp")
+_SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.cpp", "native_attention.cpp"))
 _FLAGS = ("-std=c++17", "-O3", "-mavx2", "-mfma", "-ffp-contract=off", "-fPIC", "-fopenmp")
 _BUILD_SECONDS = 120
 
@@ -50,7 +50,8 @@ def native() -> Native:
 
 def _load(compiler: str | None, openmp: Path) -> Any:
     """The library out of the cache, or built into it; out of a folder that is gone at once where no cache can be."""
-    digest = hashlib.sha256(_SOURCE.read_bytes() + repr((_FLAGS, openmp)).encode()).hexdigest()[:24]
+    sources = b"".join(source.read_bytes() for source in _SOURCES)
+    digest = hashlib.sha256(sources + repr((_FLAGS, openmp)).encode()).hexdigest()[:24]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qtool" / "native"
     kept = cache / f"{digest}.so"
     if kept.is_file() and _only_ours(kept):
@@ -77,11 +78,13 @@ def _keep(built: Path, kept: Path) -> None:
 
 def _build(compiler: str, openmp: Path, folder: Path) -> Path:
     """The shared library, linked to the very OpenMP that torch uses: two of them would fight for the cores."""
-    compiled, built = folder / "native.o", folder / "native.so"
-    for command in (
-        [compiler, *_FLAGS, "-c", str(_SOURCE), "-o", str(compiled)],
-        [compiler, "-shared", str(compiled), str(openmp), "-o", str(built)],
-    ):
+    built, compiled = folder / "native.so", [folder / f"{source.stem}.o" for source in _SOURCES]
+    commands = [
+        [compiler, *_FLAGS, "-c", str(source), "-o", str(target)]
+        for source, target in zip(_SOURCES, compiled, strict=True)
+    ]
+    commands.append([compiler, "-shared", *map(str, compiled), str(openmp), "-o", str(built)])
+    for command in commands:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False)
         if done.returncode:
             said = (done.stderr.strip().splitlines() or ["no reason given"])[0]

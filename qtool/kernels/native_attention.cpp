@@ -1,0 +1,143 @@
+// Attention of single tokens over their own rows of key-value memory, in float32, without masks or padding.
+//
+// The order of additions depends on a token's own position only, so that a token's result is the same bits whoever
+// shares the batch. A NaN or infinite score makes the whole output of its head NaN.
+#include <immintrin.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+namespace {
+
+struct Attention {
+  const float* query;             // element [token, head, i] at token * query_token + head * query_head + i
+  int64_t query_token, query_head;
+  const float* keys;
+  int64_t key_slot, key_head, key_position;
+  const float* values;
+  int64_t value_slot, value_head, value_position;
+  const int64_t* slots;           // [tokens]
+  const int64_t* positions;       // [tokens]
+  int64_t tokens, heads, kv_heads, width, value_width;  // widths are multiples of eight
+  int64_t window;                 // how many keys a token sees, itself counted; 0: all
+  float scale;
+  int32_t threads;
+  float* output;                  // [tokens, heads, value_width]
+};
+
+constexpr int64_t kWorthThreads = 1 << 17;  // multiplications below which waking a thread costs more than it saves
+
+inline float sum_lanes(__m256 v) {
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+// e^x for x <= 0, relative error below 2^-22; 0 below -87.
+inline __m256 exponential(__m256 x) {
+  const __m256 low = _mm256_set1_ps(-87.0f);
+  const __m256 alive = _mm256_cmp_ps(x, low, _CMP_GE_OQ);
+  x = _mm256_max_ps(x, low);
+  const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);
+  r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
+  __m256 p = _mm256_set1_ps(1.9875691500e-4f);
+  for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(c));
+  p = _mm256_add_ps(_mm256_fmadd_ps(p, _mm256_mul_ps(r, r), r), _mm256_set1_ps(1.0f));
+  const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+  return _mm256_and_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(power)), alive);
+}
+
+// Scores of keys first..last-1, padded to a multiple of eight with what the exponential makes 0; their maximum.
+float score(const Attention& a, const float* query, const float* keys, int64_t first, int64_t last, float* scores) {
+  float top = -INFINITY, poison = 0.0f;
+  for (int64_t position = first; position < last; position++) {
+    const float* key = keys + position * a.key_position;
+    __m256 sum = _mm256_setzero_ps(), other = _mm256_setzero_ps();
+    int64_t i = 0;
+    for (; i + 16 <= a.width; i += 16) {
+      sum = _mm256_fmadd_ps(_mm256_loadu_ps(query + i), _mm256_loadu_ps(key + i), sum);
+      other = _mm256_fmadd_ps(_mm256_loadu_ps(query + i + 8), _mm256_loadu_ps(key + i + 8), other);
+    }
+    if (i < a.width) sum = _mm256_fmadd_ps(_mm256_loadu_ps(query + i), _mm256_loadu_ps(key + i), sum);
+    const float value = sum_lanes(_mm256_add_ps(sum, other)) * a.scale;
+    scores[position - first] = value;
+    top = std::max(top, value);
+    poison += value * 0.0f;
+  }
+  for (int64_t i = last - first; i % 8; i++) scores[i] = -INFINITY;
+  return poison == 0.0f ? top : NAN;
+}
+
+void one_head(const Attention& a, int64_t token, int64_t head, float* scores) {
+  const int64_t slot = a.slots[token], last = a.positions[token] + 1, shared = head / (a.heads / a.kv_heads);
+  const int64_t first = a.window > 0 ? std::max<int64_t>(0, last - a.window) : 0;
+  const float* query = a.query + token * a.query_token + head * a.query_head;
+  const float* keys = a.keys + slot * a.key_slot + shared * a.key_head;
+  const float* values = a.values + slot * a.value_slot + shared * a.value_head + first * a.value_position;
+  float* output = a.output + (token * a.heads + head) * a.value_width;
+  const float top = score(a, query, keys, first, last, scores);
+  if (top != top) {
+    std::fill(output, output + a.value_width, NAN);
+    return;
+  }
+  __m256 total = _mm256_setzero_ps();
+  for (int64_t i = 0; i < last - first; i += 8) {
+    const __m256 weight = exponential(_mm256_sub_ps(_mm256_loadu_ps(scores + i), _mm256_set1_ps(top)));
+    _mm256_storeu_ps(scores + i, weight);
+    total = _mm256_add_ps(total, weight);
+  }
+  const __m256 share = _mm256_set1_ps(1.0f / sum_lanes(total));
+  for (int64_t start = 0; start < a.value_width; start += 32) {
+    const int parts = static_cast<int>(std::min<int64_t>(4, (a.value_width - start) / 8));
+    __m256 acc[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
+    for (int64_t i = 0; i < last - first; i++) {
+      const __m256 weight = _mm256_broadcast_ss(scores + i);
+      const float* value = values + i * a.value_position + start;
+      if (parts == 4) {
+        for (int part = 0; part < 4; part++)
+          acc[part] = _mm256_fmadd_ps(weight, _mm256_loadu_ps(value + part * 8), acc[part]);
+      } else {
+        for (int part = 0; part < parts; part++)
+          acc[part] = _mm256_fmadd_ps(weight, _mm256_loadu_ps(value + part * 8), acc[part]);
+      }
+    }
+    for (int part = 0; part < parts; part++)
+      _mm256_storeu_ps(output + start + part * 8, _mm256_mul_ps(acc[part], share));
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+void qtool_attend(const Attention* given) {
+  const Attention& a = *given;
+  int64_t longest = 0, work = 0;
+  for (int64_t token = 0; token < a.tokens; token++) {
+    longest = std::max(longest, a.positions[token] + 1);
+    work += (a.positions[token] + 1) * a.heads * (a.width + a.value_width);
+  }
+#pragma omp parallel num_threads(a.threads) if (work > kWorthThreads)
+  {
+    std::vector<float> scores(static_cast<size_t>(longest + 8));
+#pragma omp for schedule(dynamic, 4)
+    for (int64_t pair = 0; pair < a.tokens * a.heads; pair++) one_head(a, pair / a.heads, pair % a.heads, scores.data());
+  }
+}
+
+// Copies `width` numbers of each token and head from [token, head] of `from` to [slot, head, position] of `to`.
+void qtool_store(const float* from, int64_t from_token, int64_t from_head, float* to, int64_t to_slot, int64_t to_head,
+                 int64_t to_position, const int64_t* slots, const int64_t* positions, int64_t tokens, int64_t heads,
+                 int64_t width) {
+  for (int64_t token = 0; token < tokens; token++)
+    for (int64_t head = 0; head < heads; head++)
+      std::memcpy(to + slots[token] * to_slot + head * to_head + positions[token] * to_position,
+                  from + token * from_token + head * from_head, static_cast<size_t>(width) * sizeof(float));
+}
+}
