@@ -37,3 +37,16 @@ def _shots(task: TaskSpec) -> str:
         return "none (few_shot = 0)"
     source = "the generator's calibration split" if task.generator is not None else task.few_shot_data
     return f"{task.few_shot} from {source}, never test items"
+
+
+def table() -> str:
+    """The shipped tasks as a Markdown table, for docs/evaluation.md."""
+    lines = ["| task | items | scored by | slices | margin | licence |", "|---|---|---|---|---|---|"]
+    for task in (tasks.load_task(name) for name in tasks.task_names()):
+        source = "generated" if task.generator else "hub, or `--data`" if task.hub else "`--data`"
+        slices = ", ".join(task.slices) or "none"
+        lines.append(
+            f"| {task.name} | {task.items:,} {source} | {task.scorer}, {task.metric} | {slices} "
+            f"| {task.margin_points:g} | {task.licence} |"
+        )
+    return "\n".join(lines)

@@ -9,8 +9,10 @@ import pytest
 from qtool.evaluate import results
 from qtool.evaluate.asking import Asked
 from qtool.evaluate.model import Settings
+from qtool.evaluate.rounding import read_noise, round_weights
 from qtool.evaluate.stage import evaluate_asked
-from qtool.evaluate.tasks import load_task
+from qtool.evaluate.tasks import load_items, load_task
+from qtool.models.locate import locate
 from qtool.progress import Silent
 from qtool.records.evaluation import ItemResult
 from qtool.records.task import Item, TaskSpec
@@ -92,3 +94,66 @@ def test_the_chosen_choice_is_the_likelier_one(model: Path, tmp_path: Path) -> N
         assert row.output == max(likelihoods, key=lambda choice: likelihoods[choice])
         gap = abs(likelihoods["a"] - likelihoods["the cat"])
         assert math.isclose(row.margins[0], gap, rel_tol=1e-3, abs_tol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["classification", "extraction"])
+def test_what_is_decided_is_what_would_have_been_generated(name: str, tmp_path: Path) -> None:
+    task = load_task(name)
+    asked = Asked(task, load_items(task, count=144), 2.0)
+    found = {}
+    for forcing in (True, False):
+        output = tmp_path / str(forcing)
+        settings = Settings(device="cpu", floor_share=0.0, forcing=forcing)
+        evaluate_asked(
+            locate("reference-64"), (asked,), output, baseline=None, progress=Silent(), settings=settings
+        )  # fmt: skip
+        found[forcing] = results.read_items(results.items_path(output, name))
+    assert sum(bool(row.decided_by) for row in found[True]) > 60
+    for told, generated in zip(found[True], found[False], strict=True):
+        assert (told.output, told.output_ids, told.finish) == (generated.output, generated.output_ids, generated.finish)
+        assert (told.score, told.prompt_tokens) == (generated.score, generated.prompt_tokens)
+        assert told.margins == pytest.approx(
+            generated.margins, abs=1e-2
+        )  # far below the 0.1 nats that are called a tie
+
+
+def test_rounding_noise_is_measured_and_foretells_churn(tmp_path: Path) -> None:
+    task = load_task("classification")
+    asked = Asked(task, load_items(task, count=20), 2.0)
+    found = evaluate_asked(
+        locate("reference-64"), (asked,), tmp_path, baseline=None, progress=Silent(), settings=Settings(device="cpu")
+    )[0]
+    noise = read_noise(tmp_path, task.name, found.run_digest)
+    assert noise is not None
+    assert len(noise.margins) == 20
+    # steps of 2 max / 15 leave an error of step / sqrt(12); the largest of a row is 2.5 to 5 times its deviation
+    assert 2.5 * 2 / 15 / math.sqrt(12) * 0.8 < noise.weight_error < 5 * 2 / 15 / math.sqrt(12) * 1.2
+    assert found.forecast is not None
+    assert found.forecast.interval is not None
+    assert 0 <= found.forecast.interval.low <= found.forecast.predicted + 0.05
+
+
+def test_rounding_moves_no_weight_by_more_than_half_a_step() -> None:
+    import torch
+    from torch import nn
+
+    from qtool.models import architecture
+
+    class Tiny(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 2, bias=False)
+
+    model = Tiny()
+    steps = torch.tensor([[-8.0, 7.0, 0.0, 1.0], [-16.0, 14.0, 2.0, -2.0]]) * (15 / 16)  # 2 x 8 / 15 is not 1
+    with torch.no_grad():
+        model.layer.weight.copy_(steps)
+    described = architecture.Architecture(
+        blocks=("",), linears=(architecture.LinearLayer("layer", 2, 4, 0),), head="", embedding="", tied=False
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(architecture, "describe_model", lambda model: described)
+        error = round_weights(model)
+    half_a_step = steps.abs().amax(dim=1, keepdim=True) / 15
+    assert bool(((model.layer.weight - steps).abs() <= half_a_step + 1e-6).all())
+    assert 0 < error < 0.1
