@@ -16,7 +16,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with open(arguments.tokens) as stream:
         rows = json.load(stream)
-    shortest = min(map(len, rows))  # it stacks its samples, so all are cut to one length
+    # it stacks its samples, so all must have one length: rows are packed end to end, as its own loader does
+    length, stream = max(map(len, rows)), [token for row in rows for token in row]
+    packed = [stream[start : start + length] for start in range(0, len(stream) - length + 1, length)]
     rounding = AutoRound(
         AutoModelForCausalLM.from_pretrained(arguments.model, dtype="auto"),
         AutoTokenizer.from_pretrained(arguments.model),
@@ -24,9 +26,9 @@ def main() -> None:
         group_size=arguments.group_size,
         sym=True,
         iters={"rtn": 0, "light": 50}.get(arguments.method, 200),
-        dataset=[torch.tensor([row[:shortest]]) for row in rows],
-        nsamples=len(rows),
-        seqlen=shortest,
+        dataset=[torch.tensor([row]) for row in packed],
+        nsamples=len(packed),
+        seqlen=length,
         device_map="cpu",
     )
     rounding.quantize_and_save(arguments.output, format="auto_gptq")

@@ -2,11 +2,9 @@
 
 import argparse
 import json
-import sys
 
-sys.path = [path for path in sys.path if not path.endswith("peers")]  # this file bears the package's name
-
-from gptqmodel import GPTQModel, QuantizeConfig  # noqa: E402 - after the path was put right
+import torch
+from gptqmodel import GPTQModel, QuantizeConfig
 
 
 def main() -> None:
@@ -21,9 +19,10 @@ def main() -> None:
         bits=4 if arguments.scheme == "w4a16" else 8,
         group_size=arguments.group_size,
         sym=True,
-        desc_act=arguments.method == "gptq_desc_act",
+        desc_act=arguments.method.startswith("gptq_desc_act"),
     )
-    model = GPTQModel.load(arguments.model, config, device="cpu")
+    settings = {"dtype": torch.float32} if arguments.method.endswith("float32") else {}
+    model = GPTQModel.load(arguments.model, config, device="cpu", **settings)
     model.quantize([{"input_ids": row, "attention_mask": [1] * len(row)} for row in rows], batch_size=1)
     model.save(arguments.output)
 

@@ -37,19 +37,20 @@ def main() -> None:
         parser.add_argument(name, required=True)
     parser.add_argument("--group-size", type=int, required=True)
     arguments = parser.parse_args()
-    if arguments.method == "awq":  # its cache pins memory, which a host without an accelerator refuses
+    if arguments.method.startswith("awq"):  # its cache pins memory, which a host without an accelerator refuses
         from llmcompressor.pipelines.cache import IntermediatesCache
 
         IntermediatesCache.pin_memory = lambda self, *_, **__: self
     with open(arguments.tokens) as stream:
         rows = json.load(stream)
     data = Dataset.from_dict({"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]})
-    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype="auto")
+    method, _, wide = arguments.method.partition("_")
+    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32 if wide else "auto")
     with torch.random.fork_rng():
         oneshot(
             model=model,
             dataset=data,
-            recipe=recipe(arguments.method, arguments.scheme, arguments.group_size),
+            recipe=recipe(method, arguments.scheme, arguments.group_size),
             max_seq_length=max(map(len, rows)),
             num_calibration_samples=len(rows),
             shuffle_calibration_samples=False,

@@ -109,6 +109,15 @@ class Activations(Protocol):
         """
         ...
 
+    def closes_branch(self, work: LayerWork) -> bool:
+        """Whether `visit_missing` can be asked for this layer; known after `base_inputs`."""
+        ...
+
+    def visit_missing(self, work: LayerWork, visitor: Callable[[Tensor, Tensor], None]) -> None:
+        """Runs the block as it is now and calls `visitor(inputs, missing)` for each batch: the inputs of `work` and how
+        far the residual stream after it is from the unquantized model's."""
+        ...
+
     def probe(self) -> Tensor:
         """What the block as it is now gives for the first batch: hidden states of real tokens [tokens, width]."""
         ...

@@ -80,9 +80,8 @@ def _round_together(block: BlockWork, together: list[LayerWork], moments: Moment
     seen = moments.tokens > 0
     solvable = feedback_of(moments.second, damping=_DAMPING, by_size=False) if seen else None
     for work in together:
-        if moments.drift is not None and solvable is not None:
-            share = float(option(block.recipe, PROPAGATE, PROPAGATE_DEFAULT))
-            work.master = against_drift(work.weight(), moments.drift, solvable, share=share)
+        if solvable is not None:
+            _aim_at_base(block, work, moments, solvable)
         found = nearest(work, clip=True, importance=moments.second.diagonal() if seen else None)
         reason = "" if seen else "no calibration token reached it"
         done = method if seen else "rtn"
@@ -100,9 +99,7 @@ def _quantize_together(block: BlockWork, together: list[LayerWork], moments: Mom
             work.result = replace(nearest(work, clip=clip, reason=reason), tokens_seen=moments.tokens)
         return
     for work in together:
-        if moments.drift is not None:
-            share = float(option(block.recipe, PROPAGATE, PROPAGATE_DEFAULT))
-            work.master = against_drift(work.weight(), moments.drift, feedback, share=share)
+        _aim_at_base(block, work, moments, feedback)
         found = _with_feedback(work, moments, feedback, clip=clip)
         work.result = replace(found, method=method)
     if moments.tokens < _ENOUGH * together[0].layer.columns:
@@ -123,10 +120,20 @@ def _with_feedback(work: LayerWork, moments: Moments, feedback: Feedback, *, cli
     )
 
 
-def against_drift(weight: Tensor, drift: Tensor, feedback: Feedback, *, share: float) -> Tensor:
-    """The weight whose outputs on the inputs as they now are come closer to those of `weight` on the inputs of the
-    unquantized model: the least-squares answer, `share` of the way (Arai and Ichikawa, arXiv 2504.09629)."""
-    return weight + share * times_inverse(weight @ drift, feedback)
+def _aim_at_base(block: BlockWork, work: LayerWork, moments: Moments, feedback: Feedback) -> None:
+    """Makes the weight of `work` one that gives, on inputs as they now are, what the unquantized model would have."""
+    share = float(option(block.recipe, PROPAGATE, PROPAGATE_DEFAULT))
+    if moments.missing is not None:
+        work.master = making_up(work.weight(), moments.missing, feedback, share=share)
+    elif moments.drift is not None:
+        work.master = making_up(work.weight(), work.weight() @ moments.drift, feedback, share=share)
+
+
+def making_up(weight: Tensor, missing: Tensor, feedback: Feedback, *, share: float) -> Tensor:
+    """The weight whose outputs also hold what is missing, as far as the inputs x tell of it: the least-squares answer,
+    `share` of the way (Arai and Ichikawa, arXiv 2504.09629). `missing` [rows, columns] is the mean of m xᵀ with m what
+    the outputs lack."""
+    return times_inverse(missing, feedback).mul_(share).add_(weight)
 
 
 def grid_scales(weight: Tensor, grid: Grid, importance: Tensor | None) -> tuple[Tensor, Tensor | None]:

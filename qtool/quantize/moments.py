@@ -16,41 +16,69 @@ _STRIP = 512  # rows of the product at a time: leaves out nearly half of it
 class Moments:
     """`second` float32 [columns, columns]: the mean over `tokens` tokens of x xᵀ for the input x of one layer; `reach`
     float32 scalar, the largest magnitude among them. `drift` float32 [columns, columns] is the mean of (b - x) xᵀ
-    with b the input the unquantized model would have had; None where that is not known."""
+    with b the input the unquantized model would have had; for a layer that closes a residual branch `missing` float32
+    [rows, columns] is that of m xᵀ with m what the stream after it lacks. Both None where that is not known."""
 
     second: Tensor
     tokens: int
     reach: Tensor
     drift: Tensor | None = None
+    missing: Tensor | None = None
 
 
 def second_moments(activations: Activations, work: LayerWork, base: list[Tensor] | None = None) -> Moments:
-    """The moments of the input of `work`, in the block as it is now, and its drift from `base`, the unquantized model's
-    inputs a batch. Raises NumericError on NaN or infinity."""
-    columns = work.layer.columns
-    total = torch.zeros(columns, columns, dtype=torch.float32)
-    drift = None if base is None else torch.zeros_like(total)
-    reach = torch.zeros(())
-    tokens, batch = 0, 0
+    """The moments of the input of `work`, in the block as it is now, and how far it or the stream it adds to has
+    drifted; `base`, the unquantized model's inputs a batch. Raises NumericError on NaN or infinity."""
+    gathered = _Gathered(work)
+    if base is not None and activations.closes_branch(work):
+        activations.visit_missing(work, gathered.add_missing)
+    elif base is not None:
+        batches = iter(base)
+        activations.visit([work], lambda _, inputs: gathered.add_drift(inputs, next(batches)))
+    else:
+        activations.visit([work], lambda _, inputs: gathered.add(inputs))
+    return gathered.moments()
 
-    def add(_: str, inputs: Tensor) -> None:
-        nonlocal total, drift, tokens, reach, batch
+
+class _Gathered:
+    """Sums over tokens that become the moments of one layer's input."""
+
+    def __init__(self, work: LayerWork) -> None:
+        self._work = work
+        columns, device = work.layer.columns, work.weight().device
+        self._second = torch.zeros(columns, columns, device=device)
+        self._cross: dict[str, Tensor] = {}
+        self._reach = torch.zeros((), device=device)
+        self._tokens = 0
+
+    def add(self, inputs: Tensor) -> Tensor:
         values = inputs.float()
         wrong = int((~torch.isfinite(values)).sum())
         if wrong:
-            raise NumericError(f"{work.name}: {wrong} of its input values are NaN or infinite on calibration tokens")
-        total = total.to(values.device)
-        _add_products(total, values)
-        reach = torch.maximum(reach.to(values.device), values.abs().amax())
-        if base is not None and drift is not None:
-            drift = drift.to(values.device).addmm_((base[batch].float() - values).t(), values)
-        tokens += len(values)
-        batch += 1
+            name = self._work.name
+            raise NumericError(f"{name}: {wrong} of its input values are NaN or infinite on calibration tokens")
+        _add_products(self._second, values)
+        self._reach = torch.maximum(self._reach, values.abs().amax())
+        self._tokens += len(values)
+        return values
 
-    activations.visit([work], add)
-    total = total.tril_().add_(total.tril(-1).t())
-    count = max(tokens, 1)
-    return Moments(total.div_(count), tokens, reach, None if drift is None else drift.div_(count))
+    def add_drift(self, inputs: Tensor, base: Tensor) -> None:
+        values = self.add(inputs)
+        self._add_cross("drift", base.float() - values, values)
+
+    def add_missing(self, inputs: Tensor, missing: Tensor) -> None:
+        self._add_cross("missing", missing.float(), self.add(inputs))
+
+    def moments(self) -> Moments:
+        count = max(self._tokens, 1)
+        second = self._second.tril_().add_(self._second.tril(-1).t())
+        cross = {name: total / count for name, total in self._cross.items()}
+        return Moments(second.div_(count), self._tokens, self._reach, **cross)
+
+    def _add_cross(self, name: str, left: Tensor, right: Tensor) -> None:
+        if name not in self._cross:
+            self._cross[name] = torch.zeros(left.shape[1], right.shape[1], device=right.device)
+        self._cross[name].addmm_(left.t(), right)
 
 
 def _add_products(total: Tensor, values: Tensor) -> None:

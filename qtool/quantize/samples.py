@@ -1,6 +1,6 @@
 """Calibration tokens as hidden states that flow from block to block, and what one block's layers see of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from qtool.errors import DataError, NumericError
 from qtool.quantize.contract import LayerWork, Visitor
+from qtool.quantize.residual import Stream, is_last, leaf_of, stream_of
 from qtool.quantize.streaming import BlockCall, StreamedModel, entering_blocks
 
 _BATCH_TOKENS = 4096
@@ -69,7 +70,15 @@ def _batches(rows: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 class _Seen(Exception):
-    pass
+    """Ends a block's run; `state`, the hidden states it had come to."""
+
+    def __init__(self, state: Tensor | None = None) -> None:
+        super().__init__()
+        self.state: Any = state
+
+
+def _raise_seen(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+    raise _Seen(inputs[0])
 
 
 @dataclass(slots=True, eq=False)
@@ -80,6 +89,7 @@ class BlockActivations:
     index: int
     samples: Samples
     _pending: set[str] = field(default_factory=set)
+    _stream: Stream | None = None
 
     @torch.inference_mode()
     def visit(self, layers: Sequence[LayerWork], visitor: Visitor, *, held_out: bool = False) -> None:
@@ -100,23 +110,61 @@ class BlockActivations:
 
     @torch.inference_mode()
     def base_inputs(self, layers: Sequence[LayerWork]) -> Mapping[str, list[Tensor]] | None:
-        """Inputs of `layers` a batch in the flow of the unquantized model, which then leaves the block."""
+        """Inputs of `layers` a batch in the flow of the unquantized model, which then leaves the block; nothing for
+        those that close a residual branch: see `visit_missing`."""
         if self.samples.base is None:
             return None
-        seen: dict[str, list[Tensor]] = {work.name: [] for work in layers}
         current: list[Tensor] = []
         self._pending = {""}  # nothing ends these runs early: the flow has to leave the block
+        stream = stream_of(self.module, layers)
+        seen: dict[str, list[Tensor]] = {work.name: [] for work in layers}
         handles = [
             self._watch(work, lambda name, inputs: seen[name].append(inputs.clone()), current) for work in layers
         ]
+        handles += [] if stream is None else stream.watch()
         try:
-            for batch, hidden in enumerate(self.samples.base):
+            for batch, entering in enumerate(self.samples.base):
                 current[:] = [self.samples.real[batch]]
-                self.samples.base[batch] = self.samples.run(self.module, self.index, hidden)
+                leaving = self.samples.base[batch] = self.samples.run(self.module, self.index, entering)
+                if batch == 0 and stream is not None and stream.adds(entering, leaving):
+                    self._stream = stream
+                for work in layers:
+                    if self.closes_branch(work):
+                        seen[work.name].clear()
         finally:
             for handle in handles:
                 handle.remove()
         return seen
+
+    def closes_branch(self, work: LayerWork) -> bool:
+        """Whether what `work` gives is added to the block's residual stream, whose drift is known."""
+        return self._stream is not None and leaf_of(work) in self._stream.closing
+
+    @torch.inference_mode()
+    def visit_missing(self, work: LayerWork, visitor: Callable[[Tensor, Tensor], None]) -> None:
+        """For a layer that closes a branch: calls `visitor(inputs [tokens, columns], missing [tokens, rows])` a batch,
+        where `missing` is what the stream after it lacks of what the unquantized model would have there."""
+        stream, base = self._stream, self.samples.base
+        assert stream is not None  # closes_branch has said so
+        assert base is not None
+        current: list[Tensor] = []
+        seen: list[Tensor] = []
+        self._pending = {""}
+        handles = [self._watch(work, lambda _, inputs: seen.append(inputs), current)]
+        if not is_last(work):
+            handles.append(stream.middle.register_forward_pre_hook(_raise_seen))
+        try:
+            for batch, (hidden, real) in enumerate(self._batches(held_out=False)):
+                current[:] = [real]
+                wanted = base[batch] if is_last(work) else stream.states[batch]
+                try:
+                    after = self.samples.run(self.module, self.index, hidden)
+                except _Seen as reached:
+                    after = reached.state
+                visitor(seen.pop(), (wanted - after)[real])
+        finally:
+            for handle in handles:
+                handle.remove()
 
     @torch.inference_mode()
     def probe(self) -> Tensor:

@@ -1,0 +1,118 @@
+"""What the quantization benchmark gives every method: token ids to learn from, others to be scored on, and models."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from qtool.calibrate.stage import calibrate
+from qtool.models.architecture import describe
+from qtool.models.checkpoint import identify, tokenizer_files
+from qtool.progress import RichProgress
+from qtool.records.calibration import Calibration, LayerRange
+from qtool.records.plan import CalibrationSettings
+from qtool.reference.corpus import MIXTURE, examples
+from qtool.store.ranges_file import Sequences, pad, read_all_sequences, write_sequences
+from qtool.store.run_directory import write_record
+
+Rows = list[list[int]]
+_REFERENCE = Path(__file__).resolve().parents[1] / "qtool" / "reference" / "weights" / "reference-64"
+
+
+def tokens_for(model: Path, text: str, rows: int, tokens: int, scratch: Path) -> tuple[Rows, Rows]:
+    """Token ids to learn from and to score on; the first also as the folder `scratch`/calibration, which qtool reads.
+
+    `text` is a calibration set or data file; "corpus", what the reference models are trained on; "sampled", what the
+    model itself writes; or "random", for time and memory alone.
+    """
+    if text == "random":
+        return _random_calibration(model, rows, tokens, scratch / "calibration"), []
+    if text in ("corpus", "sampled"):
+        made = _corpus(4 * rows) if text == "corpus" else _sampled(model, 4 * rows, tokens)
+        text = str(scratch / f"{text}.jsonl")
+        Path(text).write_text("".join(json.dumps({"text": line}) + "\n" for line in made), encoding="utf-8")
+    drawn: list[Rows] = []
+    for seed, name in ((0, "calibration"), (1, "evaluation")):
+        settings = CalibrationSettings(set=text, sequences=rows, sequence_tokens=tokens, seed=seed)
+        calibrate(model, settings, scratch / name, progress=RichProgress())
+        held = read_all_sequences(scratch / name)
+        taken = zip(held.tokens, held.lengths, held.held_out, strict=True)
+        drawn.append([[int(token) for token in row[:size]] for row, size, out in taken if seed == 1 or not out])
+    known = {tuple(row) for row in read_rows(scratch / "calibration")}  # also those that only measured
+    return drawn[0], [row for row in drawn[1] if tuple(row) not in known]
+
+
+def read_rows(folder: Path) -> Rows:
+    """Every token sequence of a calibration folder."""
+    held = read_all_sequences(folder)
+    return [[int(token) for token in row[:size]] for row, size in zip(held.tokens, held.lengths, strict=True)]
+
+
+def write_random_llama(folder: Path, layers: int) -> None:
+    """A Llama of random weights that time and memory are measured on: 0.89 B parameters with 16 layers."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=32000,
+        hidden_size=2048,
+        intermediate_size=5632,
+        num_hidden_layers=layers,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=2048,
+    )
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    for name in tokenizer_files(_REFERENCE):  # any: nothing is ever read with it, but every program asks for one
+        if (_REFERENCE / name).is_file():
+            shutil.copyfile(_REFERENCE / name, folder / name)
+
+
+def _corpus(count: int) -> Iterator[str]:
+    made = examples(20261123, MIXTURE)  # a stream of its own: no reference model was trained with this seed
+    for _ in range(count):
+        example = next(made)
+        yield example.prompt + example.answer
+
+
+@torch.inference_mode()
+def _sampled(model: Path, count: int, tokens: int) -> list[str]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+    network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, local_files_only=True).eval()
+    torch.manual_seed(0)
+    start = torch.full((count, 1), tokenizer.bos_token_id)
+    drawn = network.generate(start, do_sample=True, top_k=0, max_new_tokens=tokens, pad_token_id=0)
+    return [tokenizer.decode(row[1:], skip_special_tokens=True) for row in drawn]
+
+
+def _random_calibration(model: Path, rows: int, tokens: int, folder: Path) -> Rows:
+    """A calibration folder of random tokens, written without running the model: its ranges mean nothing."""
+    folder.mkdir()
+    drawn = np.random.default_rng(0).integers(3, 1000, (rows + 1, tokens))
+    ids, lengths = pad([tuple(int(token) for token in row) for row in drawn])
+    write_sequences(folder, Sequences(ids, lengths, np.arange(rows + 1) == rows, ("text",) * (rows + 1)))
+    layers = describe(model).linears
+    manifest = Calibration(
+        format_version=1,
+        model=identify(model),
+        set_name="random",
+        set_digest="0" * 64,
+        seed=0,
+        sequence_tokens=tokens,
+        sequences=rows,
+        tokens=rows * tokens,
+        packed=False,
+        sources=(),
+        observers=("absmax",),
+        ranges=tuple(LayerRange(layer.name, "absmax", -6.0, 6.0, 0.0, 100, 10, 0) for layer in layers),
+        qtool_version="0",
+        seconds=0.0,
+    )
+    write_record(folder / "calibration.json", manifest)
+    return [[int(token) for token in row] for row in drawn[:rows]]
