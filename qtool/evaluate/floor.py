@@ -11,8 +11,9 @@ from qtool.records.evaluation import ItemResult
 from qtool.store.codec import read_json
 from qtool.store.run_directory import write_record
 
-FEWEST_ITEMS = 50  # asked however long one takes: no change among them still allows 6 % of changes, fewer say nothing
+FEWEST_ITEMS = 50  # no change among them still allows 6 % of changes; fewer say next to nothing
 MOST_ITEMS = 200
+USUAL_SECONDS = 120.0
 _SAME_NATS = 1e-3
 
 Differs = Callable[[Answer, ItemResult], bool]
@@ -21,7 +22,7 @@ Differs = Callable[[Answer, ItemResult], bool]
 @dataclass(frozen=True, slots=True)
 class NoiseFloor:
     """`changed` of `items` answers differed from the main run in score or, where wrong, in the answer compared: when
-    asked one at a time, in another order, or, where the task samples, with another seed (None where it does not)."""
+    asked one at a time, in another order, or, where the task samples, with another seed (None where it does not). There were `available`."""
 
     items: int
     changed: int
@@ -29,6 +30,11 @@ class NoiseFloor:
     changed_reordered: int
     run_digest: str
     changed_other_seed: int | None = None
+    available: int = 0
+
+    def is_enough_for(self, available: int) -> bool:
+        """Whether more items would not have been asked had there been `available` of them."""
+        return self.available >= min(FEWEST_ITEMS, available)
 
 
 def floor_path(folder: Path, task: str) -> Path:
@@ -52,14 +58,19 @@ def measure_floor(
     questions: Sequence[Question], answered: Sequence[ItemResult], scorer: Scorer, context: Context, *,
     differs: Differs, seconds: float,
 ) -> NoiseFloor:  # fmt: skip
-    """Asks the first questions again, one at a time, at least 50 and on to 200 for about `seconds`, then the same ones
-    in batches in reverse order and, where the task samples, with another seed."""
+    """Asks the first questions again, one at a time, then the same ones in batches in reverse order and, where the task
+    samples, with another seed.
+
+    200 are asked, or 50 if those have taken `seconds` or two minutes, and fewer only if 50 would take longer than both:
+    a large model on a slow machine must not spend hours on this.
+    """
     generated = replace(context, forcing=False)
     alone: dict[int, bool] = {}
     started_s = time.monotonic()
     for index, answer in scorer.ask(questions[:MOST_ITEMS], replace(generated, in_flight=1)):
         alone[index] = differs(answer, answered[index])
-        if len(alone) >= FEWEST_ITEMS and time.monotonic() - started_s > seconds:
+        taken_s = time.monotonic() - started_s
+        if taken_s > (min if len(alone) >= FEWEST_ITEMS else max)(seconds, USUAL_SECONDS):
             break
     chosen = sorted(alone, reverse=True)
 
@@ -76,6 +87,7 @@ def measure_floor(
         changed_reordered=sum(reordered.values()),
         run_digest=answered[0].run_digest if answered else "",
         changed_other_seed=sum(reseeded.values()) if reseeded else None,
+        available=len(questions),
     )
 
 

@@ -15,7 +15,7 @@ from qtool.evaluate import agreement, prompts, results, tasks
 from qtool.evaluate.asking import Asked, Work, ask, context_of, differs_in, timing_of, work_on
 from qtool.evaluate.conclude import conclude
 from qtool.evaluate.contract import Question, Scorer
-from qtool.evaluate.floor import FEWEST_ITEMS, measure_floor, read_floor, write_floor
+from qtool.evaluate.floor import measure_floor, read_floor, write_floor
 from qtool.evaluate.metrics import load_metric
 from qtool.evaluate.model import DEFAULTS, Opener, Settings, Subject, identify, lazily, open_folder
 from qtool.evaluate.rounding import measure_noise, read_noise, write_noise
@@ -23,8 +23,6 @@ from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation, ItemResult
 from qtool.records.task import Item, TaskSpec
 from qtool.store.run_directory import locked
-
-_FLOOR_SECONDS = 120.0
 
 
 def ask_for(task: TaskSpec, *, count: int | None = None, data: str | None = None, margin: float | None = None) -> Asked:
@@ -150,7 +148,7 @@ def _measure_baseline(questions: Sequence[Question], rows: Sequence[ItemResult],
     distribution, and how far rounding its weights moves its margins."""
     task = work.asked.task.name
     floor = read_floor(work.output, task, work.digest)
-    if floor is None or floor.items < min(FEWEST_ITEMS, len(rows)):
+    if floor is None or not floor.is_enough_for(len(rows)):
         scorer = cast(Scorer, catalog.load(tasks.SCORERS, work.asked.task.scorer, kind="scorer"))
         with work.progress.track(f"{task}: noise floor", None, "items"):
             floor = measure_floor(
@@ -159,7 +157,7 @@ def _measure_baseline(questions: Sequence[Question], rows: Sequence[ItemResult],
                 scorer,
                 context_of(work),
                 differs=differs_in(work, {item.id: item for item in work.asked.items}),
-                seconds=min(_FLOOR_SECONDS, work.settings.floor_share * seconds),
+                seconds=work.settings.floor_share * seconds,
             )
         write_floor(work.output, task, floor)
     if not agreement.read_samples(work.output, task, work.digest):

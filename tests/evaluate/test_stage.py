@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qtool.errors import MismatchError, StoreError
-from qtool.evaluate import results
+from qtool.evaluate import floor, results
 from qtool.evaluate.asking import Asked
 from qtool.evaluate.floor import FEWEST_ITEMS, NoiseFloor
 from qtool.evaluate.model import Settings
@@ -87,8 +87,15 @@ def test_the_noise_floor_of_a_steady_model_is_zero_and_was_measured(workshop: Wo
 
 def test_a_short_run_measures_its_floor_on_enough_items(workshop: Workshop, tmp_path: Path) -> None:
     run(workshop, workshop.model("baseline", right), tmp_path / "e", count=120, floor_share=1e-9)
-    floor = read_json(NoiseFloor, tmp_path / "e" / "sums.floor.json")
-    assert floor.items == FEWEST_ITEMS
+    assert read_json(NoiseFloor, tmp_path / "e" / "sums.floor.json").items == FEWEST_ITEMS
+
+
+def test_a_floor_that_would_take_longer_than_the_evaluation_is_cut_short(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(floor, "USUAL_SECONDS", 0.0)
+    run(workshop, workshop.model("baseline", right), tmp_path / "e", count=120, floor_share=1e-9)
+    assert read_json(NoiseFloor, tmp_path / "e" / "sums.floor.json").items < FEWEST_ITEMS
 
 
 def test_a_resumed_run_with_nothing_left_still_measures_the_floor(workshop: Workshop, tmp_path: Path) -> None:
