@@ -11,18 +11,20 @@ def greedy_gives(
     """For each prompt: would greedy decoding write exactly its answer and then one of `stop_ids`.
 
     Equivalent to generating: while every answer token is the argmax, both see the same prefixes, and the first that
-    is not decides. The end needs one score for each stop id, all on a shared prefix. What was written instead of a
-    wrong answer is not known; generate where that matters.
+    is not decides. Most items are decided by the first of `stop_ids`; only an answer that is right so far is asked
+    about the next. An answer may be empty: would the end come at once. What was written instead of a wrong answer is
+    not known; generate where that matters.
     """
-    requests = [
-        ScoreRequest(prompt, (*answer, stop))
-        for prompt, answer in zip(prompts, answers, strict=True)
-        for stop in stop_ids
+    verdicts: list[bool | None] = [
+        False if set(answer) & set(stop_ids) else None  # generating would have ended inside it
+        for answer in answers
     ]
-    scored = engine.score(requests)
-    width = len(stop_ids)
-    return [
-        not set(answer) & set(stop_ids)  # generating would have ended inside it
-        and any(all(one.greedy) for one in scored[index * width : (index + 1) * width])
-        for index, answer in enumerate(answers)
-    ]
+    for stop in stop_ids:
+        open_items = [index for index, verdict in enumerate(verdicts) if verdict is None]
+        scored = engine.score([ScoreRequest(prompts[index], (*answers[index], stop)) for index in open_items])
+        for index, found in zip(open_items, scored, strict=True):
+            if all(found.greedy):
+                verdicts[index] = True
+            elif not all(found.greedy[:-1]):
+                verdicts[index] = False  # the answer itself is not what would be written, whatever ends it
+    return [verdict is True for verdict in verdicts]

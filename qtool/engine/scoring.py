@@ -1,5 +1,6 @@
 """Log-likelihood of given continuations: one pass over packed tokens, a prompt that several share fed once."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,13 +10,16 @@ from torch import Tensor
 from qtool.engine.contract import Scored, ScoreRequest
 from qtool.engine.network import Network
 from qtool.engine.ragged import Block, Step
+from qtool.engine.slots import common_prefix
 
+_SHORTEST_SHARED = 16  # fewer shared tokens are not worth a block of their own
+_CELLS_PER_TOKEN = 8  # keys gathered for each fed token, at most: what sharing may cost in memory
 _MOST_LOGITS = 1 << 24  # scalars of one logits tensor: 64 MiB in float32
 
 
 @dataclass(slots=True, eq=False)
 class _Sequence:
-    """A stretch of fed tokens: a shared prompt, or one continuation behind it."""
+    """A stretch of fed tokens: what all prompts begin with, the rest of a prompt, or a continuation behind it."""
 
     tokens: tuple[int, ...]
     start: int
@@ -26,6 +30,11 @@ class _Sequence:
     @property
     def end(self) -> int:
         return self.start + len(self.tokens)
+
+    def cells(self) -> list[int]:
+        """Packed indices of everything this sequence may look at, in order of position."""
+        before = [] if self.prompt is None else self.prompt.cells()
+        return [*before, *range(self.offset, self.offset + len(self.tokens))]
 
 
 class StepMemory:
@@ -47,32 +56,45 @@ class StepMemory:
 def score(network: Network, requests: Sequence[ScoreRequest], *, batch_tokens: int) -> list[Scored]:
     """Log-probability, argmax flag and margin of every continuation token, in the order of `requests`."""
     results: list[Scored | None] = [None] * len(requests)
-    for batch in _batches(requests, batch_tokens, network.vocabulary):
-        for index, scored in zip(batch, _score_batch(network, [requests[index] for index in batch]), strict=True):
+    shared = shared_tokens([request.ids[:-1] for request in requests])
+    for batch in _batches(requests, shared, batch_tokens, network.vocabulary):
+        found = _score_batch(network, [requests[index] for index in batch], shared)
+        for index, scored in zip(batch, found, strict=True):
             results[index] = scored
     return [result for result in results if result is not None]
 
 
-def _batches(requests: Sequence[ScoreRequest], batch_tokens: int, vocabulary: int) -> list[list[int]]:
-    """Indices by length, so that little is padded, with equal prompts side by side."""
+def shared_tokens(prompts: Sequence[tuple[int, ...]]) -> int:
+    """How many leading tokens all prompts share, for instance worked examples; 0 where they are too few to matter."""
+    if len(prompts) < 2:
+        return 0
+    first, last = min(prompts), max(prompts)  # in dictionary order: what these two share, all do
+    shared = common_prefix(first, last)
+    return shared if shared >= _SHORTEST_SHARED else 0
+
+
+def _batches(requests: Sequence[ScoreRequest], shared: int, batch_tokens: int, vocabulary: int) -> list[list[int]]:
+    """Indices by length, so that little is padded, with equal prompts side by side; `shared` tokens are fed once."""
     order = sorted(range(len(requests)), key=lambda index: (len(requests[index].ids), requests[index].ids))
     batches: list[list[int]] = []
-    tokens = logits = 0
+    tokens = logits = cells = 0
     for index in order:
         request = requests[index]
-        cost = len(request.ids) + len(request.continuation)
-        rows = len(request.continuation)
-        if not batches or tokens + cost > batch_tokens or (logits + rows) * vocabulary > _MOST_LOGITS:
+        rows, length = len(request.continuation), len(request.ids) + len(request.continuation)
+        cost = length - shared
+        full = tokens + cost > batch_tokens or (logits + rows) * vocabulary > _MOST_LOGITS
+        if not batches or full or cells + length > _CELLS_PER_TOKEN * batch_tokens:
             batches.append([])
-            tokens = logits = 0
+            tokens = logits = cells = 0
         batches[-1].append(index)
         tokens += cost
+        cells += length
         logits += rows
     return batches
 
 
-def _score_batch(network: Network, requests: Sequence[ScoreRequest]) -> list[Scored]:
-    sequences = _sequences(requests)
+def _score_batch(network: Network, requests: Sequence[ScoreRequest], shared: int) -> list[Scored]:
+    sequences = _sequences(requests, shared)
     fed = [token for sequence in sequences for token in sequence.tokens]
     positions = [position for sequence in sequences for position in range(sequence.start, sequence.end)]
     step, memory = _plan(sequences, positions, network.device)
@@ -87,16 +109,18 @@ def _score_batch(network: Network, requests: Sequence[ScoreRequest]) -> list[Sco
     ]
 
 
-def _sequences(requests: Sequence[ScoreRequest]) -> list[_Sequence]:
-    """Prompts, each once and without its last token, which every continuation feeds itself to be given its logits."""
-    prompts: dict[tuple[int, ...], _Sequence] = {}
-    sequences: list[_Sequence] = []
+def _sequences(requests: Sequence[ScoreRequest], shared: int) -> list[_Sequence]:
+    """What all prompts share, then prompts, each once and without its last token, which every continuation feeds itself
+    to be given its logits."""
+    root = _Sequence(requests[0].ids[:shared], 0) if shared else None
+    prompts: dict[tuple[int, ...], _Sequence] = {} if root is None else {root.tokens: root}
+    sequences: list[_Sequence] = [] if root is None else [root]
     tails: list[_Sequence] = []
     for index, request in enumerate(requests):
         head = request.ids[:-1]
         prompt = prompts.get(head)
         if prompt is None and head:
-            prompt = prompts[head] = _Sequence(head, 0)
+            prompt = prompts[head] = _Sequence(head[shared:], shared, root)
             sequences.append(prompt)
         fed = (request.ids[-1], *request.continuation[:-1])
         tails.append(_Sequence(fed, len(head), prompt, index))
@@ -109,18 +133,17 @@ def _sequences(requests: Sequence[ScoreRequest]) -> list[_Sequence]:
 
 
 def _plan(sequences: Sequence[_Sequence], positions: list[int], device: torch.device) -> tuple[Step, StepMemory]:
-    """Prompts and continuations as one block each, over keys gathered from the packed tokens."""
+    """The shared start, prompts and continuations as one block each, over keys gathered from the packed tokens."""
     longest = max(sequence.end for sequence in sequences)
     gather: list[int] = []
     for sequence in sequences:
-        cells: list[int] = []
-        if sequence.prompt is not None:
-            cells.extend(range(sequence.prompt.offset, sequence.prompt.offset + len(sequence.prompt.tokens)))
-        cells.extend(range(sequence.offset, sequence.offset + len(sequence.tokens)))
+        cells = sequence.cells()
         gather.extend(cells)
         gather.extend([cells[-1]] * (longest - len(cells)))
     first_tail = next(index for index, sequence in enumerate(sequences) if sequence.request >= 0)
-    parts = [part for part in (range(first_tail), range(first_tail, len(sequences))) if len(part)]
+    roots = int(any(sequence.request < 0 and sequence.prompt is not None for sequence in sequences))
+    borders = (0, roots, first_tail, len(sequences))
+    parts = [range(first, last) for first, last in itertools.pairwise(borders) if last > first]
     blocks = tuple(_block(sequences, part, device) for part in parts)
     where = torch.tensor(positions, device=device)
     memory = StepMemory(torch.tensor(gather, device=device), (len(sequences), longest))
