@@ -22,8 +22,10 @@ Differs = Callable[[Answer, ItemResult], bool]
 @dataclass(frozen=True, slots=True)
 class NoiseFloor:
     """`changed` of `items` answers differed from the main run in score or, where wrong, in the answer compared: when
-    asked one at a time, in another order, or, where the task samples, with another seed (None where it does not). There were `available`
-    questions to choose from."""
+    asked one at a time, in another order, or, where the task samples, with another seed (None where it does not).
+
+    There were `available` questions to choose from.
+    """
 
     items: int
     changed: int
