@@ -24,6 +24,8 @@ from qtool.records.evaluation import Evaluation, ItemResult
 from qtool.records.task import Item, TaskSpec
 from qtool.store.run_directory import locked
 
+_LEAST_FLOOR_SECONDS = 3.0  # a short run's share would be too little to say anything
+
 
 def ask_for(task: TaskSpec, *, count: int | None = None, data: str | None = None, margin: float | None = None) -> Asked:
     """`task` with its items read or made. Raises PlanError for a margin that is no drop."""
@@ -157,7 +159,7 @@ def _measure_baseline(questions: Sequence[Question], rows: Sequence[ItemResult],
                 scorer,
                 context_of(work),
                 differs=differs_in(work, {item.id: item for item in work.asked.items}),
-                seconds=work.settings.floor_share * seconds,
+                seconds=max(_LEAST_FLOOR_SECONDS, work.settings.floor_share * seconds),
             )
         write_floor(work.output, task, floor)
     if not agreement.read_samples(work.output, task, work.digest):

@@ -62,7 +62,7 @@ def _value(value: float, points: bool) -> str:
 
 def _floor(each: Evaluation) -> str:
     """The baseline's own flips, and how many times as often the variant's answers changed: at least, where the baseline
-    showed none."""
+    showed none, and where even that is below 1, how large the floor may be."""
     multiple = None if each.churn is None else each.churn.multiple_of_floor()
     if each.churn is None or multiple is None:
         return ""
@@ -70,7 +70,10 @@ def _floor(each: Evaluation) -> str:
     times, at_least = multiple
     if times is not None:
         return f"{own}, x {times:.1f} (at least {at_least:.1f})"
-    return f"{own}, x {at_least:.1f} or more" if each.churn.changed_share else own
+    if at_least >= 1:
+        return f"{own}, x {at_least:.1f} or more"
+    assert each.churn.floor_interval is not None, "there is a multiple"
+    return f"{own}, at most {100 * each.churn.floor_interval.high:.1f} %"
 
 
 def _remarks(each: Evaluation) -> list[str]:

@@ -95,7 +95,9 @@ def churn_text(evaluation: Evaluation) -> str:
     if multiple is None or not changed:
         return text
     times, at_least = multiple
-    return f"{text}, " + (f"{times:.1f} times the floor" if times is not None else f"at least {at_least:.1f} times it")
+    if times is not None:
+        return f"{text}, {times:.1f} times the floor"
+    return f"{text}, at least {at_least:.1f} times it" if at_least >= 1 else text
 
 
 def faults_text(evaluation: Evaluation) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qtool.errors import MismatchError, StoreError
-from qtool.evaluate import floor, results
+from qtool.evaluate import floor, results, stage
 from qtool.evaluate.asking import Asked
 from qtool.evaluate.floor import FEWEST_ITEMS, NoiseFloor
 from qtool.evaluate.model import Settings
@@ -85,7 +85,10 @@ def test_the_noise_floor_of_a_steady_model_is_zero_and_was_measured(workshop: Wo
     assert multiple[1] == pytest.approx(0.25 / found.churn.floor_interval.high)
 
 
-def test_a_short_run_measures_its_floor_on_enough_items(workshop: Workshop, tmp_path: Path) -> None:
+def test_a_short_run_measures_its_floor_on_enough_items(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "_LEAST_FLOOR_SECONDS", 0.0)
     run(workshop, workshop.model("baseline", right), tmp_path / "e", count=120, floor_share=1e-9)
     assert read_json(NoiseFloor, tmp_path / "e" / "sums.floor.json").items == FEWEST_ITEMS
 
@@ -94,6 +97,7 @@ def test_a_floor_that_would_take_longer_than_the_evaluation_is_cut_short(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(floor, "USUAL_SECONDS", 0.0)
+    monkeypatch.setattr(stage, "_LEAST_FLOOR_SECONDS", 0.0)
     run(workshop, workshop.model("baseline", right), tmp_path / "e", count=120, floor_share=1e-9)
     assert read_json(NoiseFloor, tmp_path / "e" / "sums.floor.json").items < FEWEST_ITEMS
 
