@@ -33,15 +33,16 @@ class BlockCall:
 
 
 class StreamedModel:
-    """The model of a folder, quantized or not: structure in memory, weights on disk until they are needed."""
+    """The model of a folder, quantized or not: structure in memory, weights on disk until they are needed. `dtype` is
+    what it computes in; None chooses."""
 
-    def __init__(self, folder: Path, *, device: torch.device | None = None) -> None:
+    def __init__(self, folder: Path, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
         self.checkpoint: Checkpoint = open_checkpoint(folder)
         self.model: Any = empty_model(folder)
         self.architecture: Architecture = describe_model(self.model)
         self.formats: dict[str, StoredFormat] = stored_formats(self.checkpoint, self.architecture.linears)
         self.device = device or torch.device("cpu")
-        self.dtype = _compute_dtype(self.checkpoint.main_dtype(), self.device)
+        self.dtype = dtype or _compute_dtype(self.checkpoint.main_dtype(), self.device)
 
     def block(self, index: int) -> nn.Module:
         """Decoder block `index`, as a module."""

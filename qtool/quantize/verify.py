@@ -115,7 +115,7 @@ def _compare_with_transformers(folder: Path, ids: Tensor) -> float:
         longer = _greedy(model, ids)
     with torch.inference_mode():
         theirs = model(longer, use_cache=False).logits.float()
-    ours = StreamedModel(folder).logits([longer])[0]
+    ours = StreamedModel(folder, dtype=model.dtype).logits([longer])[0]  # another type would differ by its rounding
     _check_finite(ours, folder)
     difference = float((ours - theirs).abs().max())
     scale = float(theirs.std())

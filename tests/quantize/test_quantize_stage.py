@@ -267,3 +267,11 @@ def test_scheme_this_machine_only_emulates_is_made_and_said(make: Make) -> None:
 
 def test_peak_memory_is_measured() -> None:
     assert peak_bytes() > 1 << 20
+
+
+def test_model_in_half_precision_passes_the_whole_check(make: Make, tmp_path: Path) -> None:
+    """Compared in the type it is stored in: float32 against bfloat16 would differ by more than a wrong reading may."""
+    model = make_tiny_llama(tmp_path / "half", layers=4, dtype=torch.bfloat16)
+    verification = make(Recipe("w4a16", "rtn", group_size=32), model=model, whole_check=True).verification
+    assert verification is not None
+    assert verification.logits_max_difference < 0.01  # same products in the same type; other sums at most
