@@ -20,6 +20,7 @@ namespace {
 constexpr int64_t kChunk = 2048;  // columns whose inputs of four tokens stay in the first-level cache
 constexpr int64_t kBlock = 32;    // rows a thread takes at a time
 constexpr int kTokens = 4;
+constexpr int kRows = 4;  // at most, of one stretch of inputs
 
 struct Product {
   const float* inputs;      // [tokens, columns]
@@ -290,54 +291,66 @@ inline void row8(const Product& p, const Inputs& in, int64_t row, int64_t from, 
   sum_each<T>(acc, sum);
 }
 
-// bfloat16 weights, float32 inputs.
-template <int T>
-inline void row_wide(const Product& p, const Inputs& in, int64_t row, int64_t from, int64_t to, float* sum) {
+// bfloat16 weights, float32 inputs; R rows, sums[r * 4 + t]: several, because the products of one wait for each other.
+template <int R, int T>
+inline void rows_wide(const Product& p, const Inputs& in, int64_t row, int64_t from, int64_t to, float* sum) {
   const uint16_t* w = reinterpret_cast<const uint16_t*>(p.codes) + row * p.padded + from;
   const float* x = static_cast<const float*>(in.codes) + from * T;
   const __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000));
-  __m256 even[T], odd[T];
-  for (int t = 0; t < T; t++) even[t] = odd[t] = _mm256_setzero_ps();
+  __m256 acc[R][T];
+  for (int r = 0; r < R; r++)
+    for (int t = 0; t < T; t++) acc[r][t] = _mm256_setzero_ps();
   for (int64_t left = (to - from) / 16; left; left--, w += 16, x += 16 * T) {
-    const __m256i v = load(w);
-    const __m256 a = _mm256_castsi256_ps(_mm256_slli_epi32(v, 16)), b = _mm256_castsi256_ps(_mm256_and_si256(v, high));
+    __m256 even[R], odd[R];
+    for (int r = 0; r < R; r++) {
+      const __m256i v = load(w + r * p.padded);
+      even[r] = _mm256_castsi256_ps(_mm256_slli_epi32(v, 16));
+      odd[r] = _mm256_castsi256_ps(_mm256_and_si256(v, high));
+    }
     for (int t = 0; t < T; t++) {
-      even[t] = _mm256_fmadd_ps(a, _mm256_loadu_ps(x + t * 16), even[t]);
-      odd[t] = _mm256_fmadd_ps(b, _mm256_loadu_ps(x + t * 16 + 8), odd[t]);
+      const __m256 first = _mm256_loadu_ps(x + t * 16), second = _mm256_loadu_ps(x + t * 16 + 8);
+      for (int r = 0; r < R; r++) acc[r][t] = _mm256_fmadd_ps(even[r], first, acc[r][t]);
+      for (int r = 0; r < R; r++) acc[r][t] = _mm256_fmadd_ps(odd[r], second, acc[r][t]);
     }
   }
-  for (int t = 0; t < T; t++) even[t] = _mm256_add_ps(even[t], odd[t]);
-  sum_each<T>(even, sum);
+  for (int r = 0; r < R; r++) sum_each<T>(acc[r], sum + r * kTokens);
 }
 
-// Every row of a block with every token, chunk of columns by chunk. `dot(T, token, row, from, to, sums)` gives sums of
-// the T tokens that follow `token`.
+// Every row of a block with every token, chunk of columns by chunk. `dot(T, R, token, row, from, to, sums)` gives sums
+// of the T tokens that follow `token` with the R rows that follow `row`; R is `most` or 1.
 template <typename Sum, typename Dot>
-void block(const Product& p, int64_t first, int64_t last, const Dot& dot) {
+void block(const Product& p, int64_t first, int64_t last, int most, const Dot& dot) {
   static_assert(sizeof(Sum) == sizeof(float), "partial sums live in the output");
   Sum* output = reinterpret_cast<Sum*>(p.output);
-  const auto part = [&](int64_t token, int64_t row, int64_t from) {
-    Sum sums[kTokens];
+  const auto part = [&](int64_t token, int64_t row, int rows, int64_t from) {
+    Sum sums[kRows * kTokens] = {};
     const int count = static_cast<int>(std::min<int64_t>(kTokens, p.tokens - token));
-    dot(count, token, row, from, std::min(from + kChunk, p.padded), sums);
-    for (int t = 0; t < count; t++) {
-      Sum& cell = output[(token + t) * p.rows + row];
-      cell = from == 0 ? sums[t] : static_cast<Sum>(cell + sums[t]);
-    }
+    dot(count, rows, token, row, from, std::min(from + kChunk, p.padded), sums);
+    for (int t = 0; t < count; t++)
+      for (int r = 0; r < rows; r++) {
+        Sum& cell = output[(token + t) * p.rows + row + r];
+        cell = from == 0 ? sums[r * kTokens + t] : static_cast<Sum>(cell + sums[r * kTokens + t]);
+      }
   };
-  if (p.tokens <= kTokens) {  // one stream of weights, read once; the same order of additions as below
-    for (int64_t row = first; row < last; row++)
-      for (int64_t from = 0; from < p.padded; from += kChunk) part(0, row, from);
+  const auto each = [&](const auto& act) {
+    int64_t row = first;
+    for (; row + most <= last; row += most) act(row, most);
+    for (; row < last; row++) act(row, 1);
+  };
+  if (p.tokens <= kTokens) {  // weights are read once, in long streams; the same order of additions as below
+    each([&](int64_t row, int rows) {
+      for (int64_t from = 0; from < p.padded; from += kChunk) part(0, row, rows, from);
+    });
     return;
   }
   for (int64_t from = 0; from < p.padded; from += kChunk)
     for (int64_t token = 0; token < p.tokens; token += kTokens)
-      for (int64_t row = first; row < last; row++) part(token, row, from);
+      each([&](int64_t row, int rows) { part(token, row, rows, from); });
 }
 
 // Encodes the inputs, then lets the threads take blocks of rows. `finish(first, last)` follows each block.
 template <typename Sum, typename Encode, typename Dot, typename Finish>
-void multiply(const Product& p, const Encode& encode, const Dot& dot, const Finish& finish) {
+void multiply(const Product& p, int most, const Encode& encode, const Dot& dot, const Finish& finish) {
 #pragma omp parallel num_threads(p.threads)
   {
 #pragma omp for schedule(static)
@@ -345,7 +358,7 @@ void multiply(const Product& p, const Encode& encode, const Dot& dot, const Fini
 #pragma omp for schedule(dynamic)
     for (int64_t first = 0; first < p.rows; first += kBlock) {
       const int64_t last = std::min(first + kBlock, p.rows);
-      block<Sum>(p, first, last, dot);
+      block<Sum>(p, first, last, most, dot);
       finish(first, last);
     }
   }
@@ -358,8 +371,8 @@ void product16(const Product& p) {
   int32_t* sums = reinterpret_cast<int32_t*>(codes + p.tokens * p.padded);
   float* scales = reinterpret_cast<float*>(sums + p.tokens * groups * 8);
   multiply<float>(
-      p, [&](int64_t token) { encode16(p, token, STEP, ZEROS ? -1 : -8, codes, scales, sums); },
-      [&](int count, int64_t token, int64_t row, int64_t from, int64_t to, float* sum) {
+      p, 1, [&](int64_t token) { encode16(p, token, STEP, ZEROS ? -1 : -8, codes, scales, sums); },
+      [&](int count, int, int64_t token, int64_t row, int64_t from, int64_t to, float* sum) {
         const Inputs in{codes + token * p.padded, scales + token * groups, sums + token * groups * 8};
         if (count == 4) row16<BITS, STEP, ZEROS, 4>(p, in, row, from, to, sum);
         else if (count == 3) row16<BITS, STEP, ZEROS, 3>(p, in, row, from, to, sum);
@@ -378,8 +391,8 @@ void product8(const Product& p) {
   int16_t* codes = static_cast<int16_t*>(p.scratch);
   float* scales = reinterpret_cast<float*>(codes + p.tokens * p.padded);
   multiply<int32_t>(
-      p, [&](int64_t token) { scales[token] = encode8(p, token, codes); },
-      [&](int count, int64_t token, int64_t row, int64_t from, int64_t to, int32_t* sum) {
+      p, 1, [&](int64_t token) { scales[token] = encode8(p, token, codes); },
+      [&](int count, int, int64_t token, int64_t row, int64_t from, int64_t to, int32_t* sum) {
         const Inputs in{codes + token * p.padded, nullptr, nullptr};
         if (count == 4) row8<4>(p, in, row, from, to, sum);
         else if (count == 3) row8<3>(p, in, row, from, to, sum);
@@ -400,13 +413,17 @@ void product8(const Product& p) {
 void product_wide(const Product& p) {
   float* wide = static_cast<float*>(p.scratch);
   multiply<float>(
-      p, [&](int64_t token) { encode_wide(p, token, wide); },
-      [&](int count, int64_t token, int64_t row, int64_t from, int64_t to, float* sum) {
+      p, p.tokens == 1 ? 4 : 2, [&](int64_t token) { encode_wide(p, token, wide); },
+      [&](int count, int rows, int64_t token, int64_t row, int64_t from, int64_t to, float* sum) {
         const Inputs in{wide + token * p.padded, nullptr, nullptr};
-        if (count == 4) row_wide<4>(p, in, row, from, to, sum);
-        else if (count == 3) row_wide<3>(p, in, row, from, to, sum);
-        else if (count == 2) row_wide<2>(p, in, row, from, to, sum);
-        else row_wide<1>(p, in, row, from, to, sum);
+        if (count == 4 && rows == 2) rows_wide<2, 4>(p, in, row, from, to, sum);
+        else if (count == 4) rows_wide<1, 4>(p, in, row, from, to, sum);
+        else if (count == 3 && rows == 2) rows_wide<2, 3>(p, in, row, from, to, sum);
+        else if (count == 3) rows_wide<1, 3>(p, in, row, from, to, sum);
+        else if (count == 2 && rows == 2) rows_wide<2, 2>(p, in, row, from, to, sum);
+        else if (count == 2) rows_wide<1, 2>(p, in, row, from, to, sum);
+        else if (rows == 4) rows_wide<4, 1>(p, in, row, from, to, sum);
+        else rows_wide<1, 1>(p, in, row, from, to, sum);
       },
       [](int64_t, int64_t) {});
 }

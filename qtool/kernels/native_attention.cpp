@@ -42,7 +42,8 @@ inline __m256 exponential(__m256 x) {
   const __m256 low = _mm256_set1_ps(-87.0f);
   const __m256 alive = _mm256_cmp_ps(x, low, _CMP_GE_OQ);
   x = _mm256_max_ps(x, low);
-  const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const __m256 scaled = _mm256_mul_ps(x, _mm256_set1_ps(1.44269504f));
+  const __m256 n = _mm256_round_ps(scaled, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);
   r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
   __m256 p = _mm256_set1_ps(1.9875691500e-4f);
@@ -127,7 +128,8 @@ void qtool_attend(const Attention* given) {
   {
     std::vector<float> scores(static_cast<size_t>(longest + 8));
 #pragma omp for schedule(dynamic, 4)
-    for (int64_t pair = 0; pair < a.tokens * a.heads; pair++) one_head(a, pair / a.heads, pair % a.heads, scores.data());
+    for (int64_t pair = 0; pair < a.tokens * a.heads; pair++)
+      one_head(a, pair / a.heads, pair % a.heads, scores.data());
   }
 }
 
