@@ -423,6 +423,7 @@ void product_wide(const Product& p) {
         else if (count == 2 && rows == 2) rows_wide<2, 2>(p, in, row, from, to, sum);
         else if (count == 2) rows_wide<1, 2>(p, in, row, from, to, sum);
         else if (rows == 4) rows_wide<4, 1>(p, in, row, from, to, sum);
+        else if (rows == 2) rows_wide<2, 1>(p, in, row, from, to, sum);
         else rows_wide<1, 1>(p, in, row, from, to, sum);
       },
       [](int64_t, int64_t) {});
