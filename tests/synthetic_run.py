@@ -4,6 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from qtool.records.calibration import Calibration, LayerRange, SourceCount
+from qtool.records.certificate import (
+    CalibrationVerdict,
+    Certificate,
+    CurvePoint,
+    ExpertTokens,
+    HeldOutClip,
+    LayerCertificate,
+    RangeCertificate,
+    TagCertificate,
+)
 from qtool.records.evaluation import (
     AnswerFaults,
     Churn,
@@ -169,3 +179,28 @@ def write_run(run: Path, *, names: tuple[str, ...] = tuple(VARIANTS), plan: Plan
         write_record(run / "latency" / f"{name}.json", latency(name, middle_ms, size=size))
     write_record(run / "calibration" / "calibration.json", calibration())
     return run
+
+
+def certified(base: Calibration, *, verdict: CalibrationVerdict = "more_samples") -> Calibration:
+    """`base` with a certificate: two inputs, the second unsettled; the tag `code` is not covered."""
+    clips = (HeldOutClip("arithmetic", 1000, 0.0012, 0.0021), HeldOutClip("code", 3000, 0.02, 0.09))
+    curve = tuple(CurvePoint(8 << step, 3.6 + 0.1 * step) for step in range(5))
+    settled = RangeCertificate("percentile:99.9", 4.0, 3.97, 4.03, 0.99, 0.004, curve, 0.001, clips, True)
+    shrunk = tuple(replace(point, high=point.high / 2) for point in curve)
+    loose = replace(settled, high=2.0, interval_low=1.5, interval_high=2.5, curve=shrunk, converged=False)
+    up, down = "model.layers.0.mlp.up_proj", "model.layers.1.mlp.down_proj"
+    layers = (
+        LayerCertificate(up, ("a", "b"), 128, 800, (settled,), 5.0, 31.4, 0, (), "enough", ""),
+        LayerCertificate(down, ("c",), 344, 800, (loose,), None, None, 3, (7, 9), verdict, "wide", 640),
+    )
+    like = TagCertificate(
+        "arithmetic", 32, 8, 400, 0.93, 0.001, 0.002, down, "enough", "", -0.004, 0.5, ("arithmetic",)
+    )
+    missed = replace(
+        like, tag="code", sequences=0, score=0.81, verdict="wrong_mix", reason="no row", distance=0.31, p_value=0.001
+    )
+    tags = (like, missed)
+    found = Certificate(
+        layers, tags, (ExpertTokens("model.layers.0.mlp", 3, 5, 256),), verdict, "one input is loose", 640
+    )
+    return replace(base, verdict=verdict, verdict_reason=found.reason, held_out_sequences=24, certificate=found)

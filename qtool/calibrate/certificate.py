@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from qtool.calibrate.resample import Groups, bootstrap, groups_of, halves, prefi
 from qtool.calibrate.statistics import Group, InputStatistics
 from qtool.calibrate.tags import certify_tags
 from qtool.records.certificate import (
+    RANGE_TOLERANCE,
     CalibrationVerdict,
     Certificate,
     CurvePoint,
@@ -23,7 +25,6 @@ from qtool.records.certificate import (
 )
 from qtool.records.histogram import clipped_energy, clipped_share
 
-TOLERANCE = 0.02  # a range 2 % off changes the rounding noise of all values by 0.17 dB
 ENERGY_LIMIT = 1e-3  # of the input's energy; rounding to 8 bits costs as much when the range is 14 times the rms
 MIX_RATIO = 4.0  # a tag that loses this many times what the calibration rows lose is not like them
 _Z = 1.96
@@ -47,6 +48,7 @@ def certify(
         for entry in inputs
     ) + tuple(_never_reached(layer) for layer in sorted(set(experts) - set(reads)))
     tags = certify_tags(inputs, layers, groups, seed=seed)
+    layers = tuple(_of_the_mix(layer, {tag.tag for tag in tags if tag.verdict == "wrong_mix"}) for layer in layers)
     starved = _starved(experts, {entry.name: entry.columns for entry in inputs})
     verdict, reason, needed = _overall(layers, tags, starved)
     return Certificate(layers, tags, starved, verdict, reason, needed)
@@ -106,7 +108,7 @@ def _range(
         # the maximum of a heavy tail never settles; what counts is how much lies beyond it
         converged = all(clip.clipped_energy <= ENERGY_LIMIT for clip in held_out)
     else:
-        converged = high == 0 or (_Z * error / high <= TOLERANCE and change <= TOLERANCE)
+        converged = high == 0 or (_Z * error / high <= RANGE_TOLERANCE and change <= RANGE_TOLERANCE)
     return RangeCertificate(
         observer=asked.key,
         high=high,
@@ -149,9 +151,7 @@ def _judge(
     rows: int,
 ) -> tuple[CalibrationVerdict, str, int | None]:
     in_mix = {group.tag for group in used}
-    if missed := [(found, clip) for found, clip in lost if clip.tag not in in_mix]:
-        found, clip = max(missed, key=lambda pair: pair[1].clipped_energy)
-        return "wrong_mix", f"{found.observer} cuts {clip.clipped_energy:.2g} of the energy of {clip.tag!r}", None
+    lost = [(found, clip) for found, clip in lost if clip.tag in in_mix]  # the others are judged over all inputs
     if lost:
         found, clip = max(lost, key=lambda pair: pair[1].clipped_energy)
         text = f"{found.observer} cuts {clip.clipped_energy:.2g} of the energy of held-out {clip.tag!r}"
@@ -166,6 +166,15 @@ def _judge(
         needed = math.ceil(rows * entry.columns / max(entry.channels.tokens, 1))
         return "more_samples", f"{entry.channels.tokens} tokens for {entry.columns} columns: GPTQ needs more", needed
     return "enough", "", None
+
+
+def _of_the_mix(layer: LayerCertificate, uncovered: set[str]) -> LayerCertificate:
+    """The same layer, its verdict that of the mix where its ranges cut off traffic that is not covered."""
+    cut = sorted(uncovered & set(layer.lost_tags))
+    if not cut:
+        return layer
+    reason = f"its ranges cut off {', '.join(cut)}, of which no row is in the mix"
+    return replace(layer, verdict="wrong_mix", reason=reason, needed_sequences=None)
 
 
 def _limit(entry: InputStatistics, found: RangeCertificate, clip: HeldOutClip, used: Sequence[Group]) -> float:
@@ -184,7 +193,7 @@ def _needed(found: RangeCertificate, rows: int) -> int | None:
     if found.converged:
         return None
     relative = (found.interval_high - found.interval_low) / 2 / found.high if found.high else 0.0
-    return max(2 * rows, math.ceil(rows * (relative / TOLERANCE) ** 2))
+    return max(2 * rows, math.ceil(rows * (relative / RANGE_TOLERANCE) ** 2))
 
 
 def _never_reached(layer: str) -> LayerCertificate:

@@ -85,11 +85,15 @@ def _judge(rows: Mapping[bool, int], losing: Sequence[str], found: Likeness | No
         if losing:
             return "more_samples", f"ranges cut off its held-out rows in {len(losing)} inputs, first {losing[0]}"
         return "enough", ""
-    if losing:
-        return "wrong_mix", f"no row of it is in the mix, and ranges cut it off in {len(losing)} inputs"
+    cut = f"ranges cut it off in {len(losing)} inputs"
     if found is None:
+        if losing:
+            return "wrong_mix", f"no row of it is in the mix, and {cut}"
         return "not_assessed", f"{rows[True]} rows of it are too few to tell whether the mix is like them"
+    mixture = " and ".join(found.nearest)
     if found.p_value <= ALARM_RATE:
-        mixture = " and ".join(found.nearest)
-        return "wrong_mix", f"no row of it is in the mix, and {mixture} are not like it, p = {found.p_value:.3f}"
+        also = f"; {cut}" if losing else ""
+        return "wrong_mix", f"no row of it is in the mix, and {mixture} are not like it, p = {found.p_value:.3f}{also}"
+    if losing:
+        return "more_samples", f"it is like {mixture}, but {cut}"
     return "enough", ""

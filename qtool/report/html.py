@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from qtool.records.evaluation import Evaluation
 from qtool.records.report import Report
-from qtool.report import numbers, plot, views
+from qtool.report import certificate, numbers, plot, views
 from qtool.report.judge import margin_use
 
 _QUANTILES = (0.5, 0.9, 0.95, 0.99)
@@ -30,6 +30,7 @@ def page(report: Report) -> str:
         speed_span=partial(numbers.speed_span, report.rows[0].latency),
         load_curve=plot.load_curve(report),
         whisker=_whisker,
+        certificate=certificate.section(report.calibration) if report.calibration else Markup(""),
         quantiles=_measured_quantiles(report),
         environment=views.environment(report),
         **{name: getattr(numbers, name) for name in _NUMBER_FUNCTIONS},

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from qtool.records.report import Report, ReportRow
+from qtool.report.certificate import headline, markdown_rows
 from qtool.report.numbers import (
     bytes_text,
     difference_text,
@@ -141,9 +142,12 @@ def _calibration(report: Report) -> str:
         f"Set {_escape(found.set_name)}: {found.sequences:,} sequences, {found.tokens:,} tokens, seed {found.seed}, "
         f"observers {_escape(', '.join(found.observers))}. Enough? {found.verdict.replace('_', ' ')}"
     )
-    text += f": {_escape(found.verdict_reason)}" if found.verdict_reason else "."
+    text += f": {_escape(headline(found))}." if headline(found) else "."
     rows = [[source.tag, str(source.read), str(source.used)] for source in found.sources]
-    return text + "\n\n" + _table(["source", "rows read", "rows used"], rows)
+    parts = [text, _table(["source", "rows read", "rows used"], rows)]
+    if found.certificate is not None and found.certificate.tags:
+        parts.append(_table(*markdown_rows(found.certificate)))
+    return "\n\n".join(parts)
 
 
 def _ledger(report: Report) -> str:

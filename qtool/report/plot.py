@@ -1,6 +1,5 @@
 """The trade-off plot and the load curves: inline SVG without script, colours from the page's style."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +12,12 @@ from qtool.report.judge import MarginUse, worst_margin_use
 from qtool.report.labels import Box, place_label
 from qtool.report.numbers import bytes_text, median, ms_text
 from qtool.report.scale import Axis, padded, round_ticks, share_bend, share_ticks
+from qtool.report.svg import rule, spread, svg, text
 
 _WIDTH, _HEIGHT = 760, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 24, 24, 64
 _LABEL_HEIGHT = 15
+_CLEAR = 5.0  # pixels between an interval line and a label
 _MARGIN_NOTE = "the margin: intervals reaching below it cannot pass"
 _LARGEST_RADIUS = 20.0
 VERDICT_CLASSES = {"PASS": "pass", "FAIL": "fail", "UNDECIDED": "undecided", None: "plain"}
@@ -51,7 +52,7 @@ def tradeoff(report: Report) -> Markup | None:
     largest = max(dot.bytes for dot in dots)
     parts += [_mark(dot, x, y, largest) for dot in sorted(dots, key=lambda dot: -dot.bytes)]
     parts += _labels(dots, x, y, largest)
-    return _svg("Accuracy, time and memory of each variant", _WIDTH, _HEIGHT, parts)
+    return svg("Accuracy, time and memory of each variant", _WIDTH, _HEIGHT, parts)
 
 
 def load_curve(report: Report) -> Markup | None:
@@ -64,24 +65,24 @@ def load_curve(report: Report) -> Markup | None:
     x = Axis(math.log2(levels[0]), math.log2(levels[-1]), _LEFT + 20, _WIDTH - 190)
     top = max(level.output_tokens_per_second for profile in profiles for level in profile.levels)
     y = Axis(0.0, top * 1.1, height - 50, 16)
-    parts = [_rule(_LEFT, y.at(tick), _WIDTH - 180, y.at(tick), "grid") for tick in round_ticks(0, top * 1.1, 5)]
-    parts += [_text(_LEFT - 8, y.at(tick) + 4, f"{tick:,.0f}", "tick end") for tick in round_ticks(0, top * 1.1, 5)]
-    parts += [_text(x.at(math.log2(level)), height - 30, str(level), "tick middle") for level in levels]
-    parts.append(_text((_LEFT + _WIDTH - 180) / 2, height - 8, "requests in flight", "axis middle"))
-    parts.append(_text(_LEFT - 48, 12, "output tokens a second", "axis"))
+    parts = [rule(_LEFT, y.at(tick), _WIDTH - 180, y.at(tick), "grid") for tick in round_ticks(0, top * 1.1, 5)]
+    parts += [text(_LEFT - 8, y.at(tick) + 4, f"{tick:,.0f}", "tick end") for tick in round_ticks(0, top * 1.1, 5)]
+    parts += [text(x.at(math.log2(level)), height - 30, str(level), "tick middle") for level in levels]
+    parts.append(text((_LEFT + _WIDTH - 180) / 2, height - 8, "requests in flight", "axis middle"))
+    parts.append(text(_LEFT - 48, 12, "output tokens a second", "axis"))
     ends = [y.at(_last(profile)) + 4 for profile in profiles]
-    for index, (profile, place) in enumerate(zip(profiles, _spread(ends, _LABEL_HEIGHT), strict=True)):
+    for index, (profile, place) in enumerate(zip(profiles, spread(ends, _LABEL_HEIGHT), strict=True)):
         parts.append(_line(profile, index, x, y))
-        parts.append(_text(_WIDTH - 176, place, profile.variant, f"label series{index % 8}"))
-    return _svg("Throughput under load", _WIDTH, height, parts)
+        parts.append(text(_WIDTH - 176, place, profile.variant, f"label series{index % 8}"))
+    return svg("Throughput under load", _WIDTH, height, parts)
 
 
 def whisker(use: MarginUse, look: str) -> Markup:
     """A small interval against its margin: zero and −1 marked, arrow heads where it leaves the picture."""
     x = Axis(-3.0, 1.5, 4, 136, share_bend)
     low, high = x.at(use.low), x.at(use.high)
-    parts = [_rule(x.at(-1), 1, x.at(-1), 15, "margin"), _rule(x.at(0), 1, x.at(0), 15, "zero")]
-    parts.append(_rule(low, 8, high, 8, f"whisker {look}"))
+    parts = [rule(x.at(-1), 1, x.at(-1), 15, "margin"), rule(x.at(0), 1, x.at(0), 15, "zero")]
+    parts.append(rule(low, 8, high, 8, f"whisker {look}"))
     if use.low < x.low:
         parts.append(Markup('<path class="arrow {}" d="M0 8 l6 -4 v8 z"/>').format(look))
     if use.high > x.high:
@@ -89,7 +90,7 @@ def whisker(use: MarginUse, look: str) -> Markup:
     if x.low <= use.change <= x.high:
         parts.append(Markup('<circle class="dot {}" cx="{}" cy="8" r="3.5"/>').format(look, x.at(use.change)))
     title = f"change {use.change:+.2f} of the margin, interval {use.low:+.2f} to {use.high:+.2f}"
-    return _svg(title, 140, 16, parts, css="whisker-plot")
+    return svg(title, 140, 16, parts, css="whisker-plot")
 
 
 def _dot(row: ReportRow, report: Report) -> _Dot | None:
@@ -118,23 +119,23 @@ def _frame(x: Axis, y: Axis) -> Markup:
     )
     parts = [zone]
     for tick in share_ticks(y, apart=24):
-        parts.append(_rule(_LEFT, y.at(tick), right, y.at(tick), {0.0: "zero", -1.0: "margin"}.get(tick, "grid")))
-        parts.append(_text(_LEFT - 8, y.at(tick) + 4, f"{tick:+.3g}".replace("-", "−").replace("+0", "0"), "tick end"))
+        parts.append(rule(_LEFT, y.at(tick), right, y.at(tick), {0.0: "zero", -1.0: "margin"}.get(tick, "grid")))
+        parts.append(text(_LEFT - 8, y.at(tick) + 4, f"{tick:+.3g}".replace("-", "−").replace("+0", "0"), "tick end"))
     for tick in round_ticks(x.low, x.high, 7):
-        parts.append(_rule(x.at(tick), _HEIGHT - _BOTTOM, x.at(tick), _HEIGHT - _BOTTOM + 5, "tickmark"))
-        parts.append(_text(x.at(tick), _HEIGHT - _BOTTOM + 20, f"{tick:g}", "tick middle"))
-    parts.append(_rule(_LEFT, _HEIGHT - _BOTTOM, right, _HEIGHT - _BOTTOM, "tickmark"))
+        parts.append(rule(x.at(tick), _HEIGHT - _BOTTOM, x.at(tick), _HEIGHT - _BOTTOM + 5, "tickmark"))
+        parts.append(text(x.at(tick), _HEIGHT - _BOTTOM + 20, f"{tick:g}", "tick middle"))
+    parts.append(rule(_LEFT, _HEIGHT - _BOTTOM, right, _HEIGHT - _BOTTOM, "tickmark"))
     parts.append(
-        _text((_LEFT + right) / 2, _HEIGHT - 22, "median time of a request, ms (left is faster)", "axis middle")
+        text((_LEFT + right) / 2, _HEIGHT - 22, "median time of a request, ms (left is faster)", "axis middle")
     )
-    parts.append(_text(_LEFT - 48, 12, "change on the worst critical task, in margins", "axis"))
-    parts.append(_text(right - 6, y.at(-1) - 6, _MARGIN_NOTE, "note end"))
+    parts.append(text(_LEFT - 48, 12, "change on the worst critical task, in margins", "axis"))
+    parts.append(text(right - 6, y.at(-1) - 6, _MARGIN_NOTE, "note end"))
     return Markup("").join(parts)
 
 
 def _whiskers(dot: _Dot, x: Axis, y: Axis) -> Markup:
-    across = _rule(x.at(dot.time_low), y.at(dot.use.change), x.at(dot.time_high), y.at(dot.use.change), dot.look)
-    upright = _rule(x.at(dot.time_ms), y.at(dot.use.low), x.at(dot.time_ms), y.at(dot.use.high), dot.look)
+    across = rule(x.at(dot.time_low), y.at(dot.use.change), x.at(dot.time_high), y.at(dot.use.change), dot.look)
+    upright = rule(x.at(dot.time_ms), y.at(dot.use.low), x.at(dot.time_ms), y.at(dot.use.high), dot.look)
     return Markup('<g class="whisker">{}{}</g>').format(across, upright)
 
 
@@ -158,40 +159,34 @@ def _mark(dot: _Dot, x: Axis, y: Axis, largest: int) -> Markup:
 def _labels(dots: Sequence[_Dot], x: Axis, y: Axis, largest: int) -> list[Markup]:
     right = _WIDTH - _RIGHT - 6
     note = Box(right - 6.3 * len(_MARGIN_NOTE), y.at(-1) - 18, right, y.at(-1) + 2)
-    obstacles = [note, *(box for dot in dots for box in _boxes(dot, x, y, largest))]
+    zero = Box(_LEFT, y.at(0) - 2, _WIDTH - _RIGHT, y.at(0) + 2)
+    placed: list[Box] = []
     frame = Box(_LEFT, _TOP - 8, _WIDTH - 4, _HEIGHT - _BOTTOM)
     parts = []
     for dot in sorted(dots, key=lambda dot: not dot.chosen):
-        text = f"{dot.name} · {bytes_text(dot.bytes)}"
+        words = f"{dot.name} · {bytes_text(dot.bytes)}"
         label = place_label(
-            text,
+            words,
             x.at(dot.time_ms),
             y.at(dot.use.change),
             _radius(dot, largest) + (6 if dot.chosen else 0),
-            obstacles=obstacles,
+            obstacles=[note, zero, *placed, *(box for other in dots for box in _boxes(other, dot, x, y, largest))],
             frame=frame,
         )
-        obstacles.append(label.box)
-        parts.append(_text(label.x, label.y, text, f"label {label.anchor}{' strong' if dot.chosen else ''}"))
+        placed.append(label.box)
+        parts.append(text(label.x, label.y, words, f"label {label.anchor}{' strong' if dot.chosen else ''}"))
     return parts
 
 
-def _boxes(dot: _Dot, x: Axis, y: Axis, largest: int) -> list[Box]:
-    px, py, radius = x.at(dot.time_ms), y.at(dot.use.change), _radius(dot, largest)
+def _boxes(dot: _Dot, named: _Dot, x: Axis, y: Axis, largest: int) -> list[Box]:
+    """What the label of `named` should not cover of `dot`; beside another's disc it would seem to name that one."""
+    px, py = x.at(dot.time_ms), y.at(dot.use.change)
+    radius = _radius(dot, largest) + (-3 if dot is named else 14)
     return [
         Box(px - radius, py - radius, px + radius, py + radius),
-        Box(x.at(dot.time_low), py - 2, x.at(dot.time_high), py + 2),
-        Box(px - 2, y.at(dot.use.high), px + 2, y.at(dot.use.low)),
+        Box(x.at(dot.time_low) - _CLEAR, py - _CLEAR, x.at(dot.time_high) + _CLEAR, py + _CLEAR),
+        Box(px - _CLEAR, y.at(dot.use.high) - _CLEAR, px + _CLEAR, y.at(dot.use.low) + _CLEAR),
     ]
-
-
-def _spread(places: Sequence[float], apart: float) -> list[float]:
-    """`places` moved down just enough that no two are closer than `apart`, in their given order."""
-    order = sorted(range(len(places)), key=lambda index: places[index])
-    moved = list(places)
-    for before, index in itertools.pairwise(order):
-        moved[index] = max(moved[index], moved[before] + apart)
-    return [round(place, 1) for place in moved]
 
 
 def _line(profile: LatencyProfile, index: int, x: Axis, y: Axis) -> Markup:
@@ -204,17 +199,3 @@ def _line(profile: LatencyProfile, index: int, x: Axis, y: Axis) -> Markup:
 
 def _last(profile: LatencyProfile) -> float:
     return max(profile.levels, key=lambda level: level.concurrency).output_tokens_per_second
-
-
-def _rule(x1: float, y1: float, x2: float, y2: float, css: str) -> Markup:
-    return Markup('<line class="{}" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(css, x1, y1, x2, y2)
-
-
-def _text(x: float, y: float, text: str, css: str) -> Markup:
-    return Markup('<text class="{}" x="{}" y="{}">{}</text>').format(css, x, y, text)
-
-
-def _svg(title: str, width: int, height: int, parts: Sequence[Markup], *, css: str = "plot") -> Markup:
-    return Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        css, width, height, title, Markup("").join(parts)
-    )
