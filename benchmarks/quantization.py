@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,18 +143,23 @@ def measured(
     name: str, command: list[str], arguments: argparse.Namespace, quality: Quality | None, scratch: Path
 ) -> Row:
     """Runs one method in its own process and scores what it wrote."""
-    sys.stderr.write(f"{name} ...\n")
     output = scratch / "out"
     shutil.rmtree(output, ignore_errors=True)
     started = time.monotonic()
     with (scratch / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment(arguments))
+        watchdog = threading.Timer(arguments.limit_seconds, process.kill)
+        watchdog.start()
         _, status, usage = os.wait4(process.pid, 0)
+        watchdog.cancel()
     seconds = time.monotonic() - started
+    sys.stderr.write(f"{name}: {seconds:.1f} s\n")
     peak = usage.ru_maxrss << (0 if platform.system() == "Darwin" else 10)
     found = sorted(output.rglob("config.json"))  # auto-round writes into a folder of its own below
     if status != 0 or not found:
         lines = (scratch / "log").read_text(errors="replace").strip().splitlines()
+        if os.WIFSIGNALED(status):
+            lines = [f"stopped after {seconds:.0f} s (--limit-seconds, or out of memory)"]
         return Row(name, None, None, None, None, None, seconds, peak, note=lines[-1][:160] if lines else "failed")
     folder = found[0].parent
     for file in tokenizer_files(arguments.model):  # not every peer puts it beside the weights
@@ -274,6 +280,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peer", action="append", help="name:method, for example llmcompressor:gptq; repeats")
     parser.add_argument("--task", help="also the accuracy on this task")
     parser.add_argument("--limit", type=int, default=200)
+    parser.add_argument("--limit-seconds", type=float, default=3600, help="a method that takes longer is stopped")
     parser.add_argument("--speed-only", action="store_true", help="time, memory and size only")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--scratch", help="where folders are written meanwhile")
