@@ -69,6 +69,9 @@ def attend(
     keys, values = memory.write(layer, step, key, value)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     extras = (softcap, s_aux)
+    if step.short and extras == (None, None) and native_attention.fits(query, keys, values):
+        where = native_attention.Tokens(step.slots, step.positions)
+        return native_attention.attend(query[0], keys, values, where, scale, sliding_window)[None], None
     if len(step.blocks) == 1 and step.blocks[0].gather is None:
         return _one_block(step.blocks[0], query, keys, values, scale, sliding_window, extras)[None], None
     output = query.new_empty(step.tokens, query.shape[1], values.shape[-1])

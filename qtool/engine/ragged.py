@@ -9,6 +9,7 @@ from torch import Tensor
 from qtool.kernels.native_attention import Tokens
 
 _NEGATIVE = torch.finfo(torch.float32).min
+_SHORT_AREA = 1 << 12  # query-key pairs of a row up to which looking token by token costs less than masks and padding
 _PADDED_AREA = 1 << 15  # below this many wasted query-key pairs one padded call is cheaper than a call a row
 
 
@@ -83,13 +84,15 @@ class Block:
 class Step:
     """What one forward pass needs besides the token ids: the slot and position of each token, the attention blocks.
 
-    `blocks` cover every token exactly once.
+    `blocks` cover every token exactly once. `short`: rows are slots and their prompts so short that each token may look
+    for its keys by itself.
     """
 
     tokens: int
     positions: Tensor
     slots: Tensor
     blocks: tuple[Block, ...]
+    short: bool = False
 
 
 def plan_step(rows: Sequence[Row], device: torch.device) -> Step:
@@ -106,7 +109,8 @@ def plan_step(rows: Sequence[Row], device: torch.device) -> Step:
         for members in _partition(rows)
     ]
     where = torch.tensor([positions, slots], device=device)
-    return Step(len(positions), where[0], where[1], tuple(blocks))
+    short = all(row.count == 1 or row.count * row.end <= _SHORT_AREA for row in rows)
+    return Step(len(positions), where[0], where[1], tuple(blocks), short)
 
 
 def _partition(rows: Sequence[Row]) -> list[list[int]]:
