@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qtool.calibrate.stored_tensors import StoredTensors
 from qtool.errors import ModelError
 from qtool.models.architecture import Architecture, describe_model
-from qtool.models.checkpoint import Checkpoint, open_checkpoint
+from qtool.models.checkpoint import open_checkpoint
 from qtool.models.skeleton import CONFIG_KEYS_OF_STORAGE, empty_model, load_base
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]  # of one block, without the hidden states
@@ -36,8 +37,8 @@ class _WrongForm(Exception):
 class BlockStream:
     """The blocks of the model in `folder`, computed in `dtype` on `device`.
 
-    `streamed` says whether blocks are read from disk one by one; a checkpoint that stores tensors under other names or
-    in other shapes than the model uses (some mixtures of experts) is loaded whole instead.
+    `streamed` says whether blocks are read from disk one by one; a checkpoint whose tensors StoredTensors cannot find
+    is loaded whole instead.
     """
 
     def __init__(self, folder: Path, *, dtype: torch.dtype, device: torch.device) -> None:
@@ -46,7 +47,8 @@ class BlockStream:
             raise ModelError(f"{folder}: is a quantized checkpoint; calibrate the base model it was made from")
         self._dtype, self._device = dtype, device
         self._model: Any = empty_model(folder)
-        self.streamed = _stored_as_used(self._model, self._checkpoint)
+        self._stored = StoredTensors(self._model, self._checkpoint)
+        self.streamed = self._stored.complete(self._model)
         if not self.streamed:
             self._model = load_base(folder, dtype=dtype, device=device)
         self.architecture: Architecture = describe_model(self._model)
@@ -202,9 +204,7 @@ class BlockStream:
             for kind in (owner._parameters, owner._buffers):
                 for leaf, tensor in list(kind.items()):
                     if tensor is not None and tensor.device.type == "meta":
-                        stored = self._checkpoint.tensor(
-                            _stored_name(self._model, self._checkpoint, f"{names[owner]}.{leaf}")
-                        )
+                        stored = self._stored.tensor(f"{names[owner]}.{leaf}".lstrip("."), tensor.shape)
                         kind[leaf] = _like(
                             tensor, stored.to(self._device, self._dtype) if stored.is_floating_point() else stored
                         )
@@ -227,24 +227,6 @@ def _stop(module: nn.Module, arguments: tuple[Any, ...]) -> None:
 
 def _restore_forward(block: nn.Module) -> None:
     del block.forward  # the instance attribute; the class's own forward shows again
-
-
-def _stored_as_used(model: Any, checkpoint: Checkpoint) -> bool:
-    """Whether the checkpoint holds every tensor of the model under its own name and shape; the head may be tied."""
-    head = model.get_output_embeddings()
-    skipped = {id(tensor) for tensor in head.parameters()} if head is not None else set()
-    return all(
-        (name := _stored_name(model, checkpoint, used)) in checkpoint.names
-        and checkpoint.shape(name) == tuple(tensor.shape)
-        for used, tensor in model.state_dict(keep_vars=True).items()
-        if id(tensor) not in skipped
-    )
-
-
-def _stored_name(model: Any, checkpoint: Checkpoint, used: str) -> str:
-    """Name of the tensor in the checkpoint; early GPT-2 and OPT files leave the model's own prefix out."""
-    short = used.removeprefix(f"{model.base_model_prefix}.")
-    return short if used not in checkpoint.names and short in checkpoint.names else used
 
 
 def _equal(first: Any, second: Any) -> bool:

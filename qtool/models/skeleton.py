@@ -47,7 +47,7 @@ def load_base(
     dtype: torch.dtype | Literal["auto"] = "auto",
     device: torch.device | str = "cpu",
 ) -> Any:
-    """The unquantized model of `folder`, whole, in evaluation mode with SDPA attention.
+    """The unquantized model of `folder`, whole, in evaluation mode with the attention of attention_of.
 
     Raises ModelError when the folder holds a quantized checkpoint, or tensors are missing, unexpected or of another
     shape: a model that loads only in part answers, and answers wrongly.
@@ -57,13 +57,14 @@ def load_base(
     checkpoint = open_checkpoint(folder)
     if any(key in checkpoint.config for key in CONFIG_KEYS_OF_STORAGE):
         raise ModelError(f"{folder}: is a quantized checkpoint; give the base model it was made from")
+    config = load_config(folder)
     try:
         with quiet_transformers():
             model, loading = AutoModelForCausalLM.from_pretrained(
                 folder,
-                config=load_config(folder),
+                config=config,
                 dtype=checkpoint.main_dtype() if dtype == "auto" else dtype,
-                attn_implementation="sdpa",
+                attn_implementation=attention_of(config),
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
@@ -76,6 +77,15 @@ def load_base(
         if found:
             raise ModelError(f"{folder}: {len(found)} {problem.replace('_', ' ')} in the checkpoint, first {found[0]}")
     return model.eval().to(device)
+
+
+def attention_of(config: Any) -> Literal["sdpa", "eager"]:
+    """How a model of `config` computes attention: SDPA, or in plain products where SDPA cannot express its attention
+    (soft-capped scores of Gemma 2, the biases of Bloom)."""
+    from transformers import AutoModelForCausalLM
+
+    models = AutoModelForCausalLM._model_mapping  # configuration class -> model class
+    return "sdpa" if type(config) not in models or models[type(config)]._supports_sdpa else "eager"
 
 
 @contextlib.contextmanager
@@ -99,7 +109,7 @@ def _empty(config: Any) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention_of(config))
     _make_unstored_buffers_real(model)
     return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
 

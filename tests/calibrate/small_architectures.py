@@ -30,6 +30,7 @@ def _configs() -> dict[str, Callable[[], Any]]:
         "qwen3": lambda: t.Qwen3Config(**SMALL, head_dim=8),
         "mistral": lambda: t.MistralConfig(**SMALL, sliding_window=8),
         "gemma": lambda: t.GemmaConfig(**SMALL, head_dim=8),
+        "gemma2": lambda: t.Gemma2Config(**SMALL, head_dim=8, sliding_window=8, attn_logit_softcapping=0.5),
         "gemma3": lambda: t.Gemma3TextConfig(**SMALL, head_dim=8, sliding_window=8),
         "phi": lambda: t.PhiConfig(**SMALL),
         "phi3": lambda: t.Phi3Config(**SMALL),
@@ -37,6 +38,9 @@ def _configs() -> dict[str, Callable[[], Any]]:
             vocab_size=VOCABULARY, n_embd=32, n_layer=3, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2
         ),
         "gpt_neox": lambda: t.GPTNeoXConfig(**WITHOUT_GROUPS),
+        "bloom": lambda: t.BloomConfig(
+            vocab_size=VOCABULARY, hidden_size=32, n_layer=3, n_head=4, bos_token_id=1, eos_token_id=2, pad_token_id=0
+        ),
         "opt": lambda: t.OPTConfig(**WITHOUT_GROUPS, ffn_dim=48, word_embed_proj_dim=16),
         "mixtral": lambda: t.MixtralConfig(**SMALL, num_local_experts=4, num_experts_per_tok=2),
         "qwen3_moe": lambda: t.Qwen3MoeConfig(**SMALL, **EXPERTS, head_dim=8),

@@ -43,7 +43,7 @@ def test_block_by_block_equals_the_whole_model(name: str, tmp_path: Path) -> Non
         torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", [name for name in architectures.NAMES if name not in architectures.WITH_EXPERTS])
+@pytest.mark.parametrize("name", architectures.NAMES)
 def test_weights_are_read_from_disk_block_by_block_and_let_go(name: str, tmp_path: Path) -> None:
     stream = BlockStream(architectures.save(name, tmp_path / name), dtype=torch.float32, device=CPU)
     assert stream.streamed

@@ -16,6 +16,7 @@ from tiny_model import make_tiny_llama
 from qtool.calibrate.activations import Activations
 from qtool.calibrate.shards import merge_shards
 from qtool.calibrate.stage import Machine, calibrate, calibrate_shard
+from qtool.calibrate.stored_tensors import StoredTensors
 from qtool.errors import DataError, MismatchError, NumericError, StoreError, UnknownName, UsageError
 from qtool.models.skeleton import load_base
 from qtool.progress import Advance, Silent
@@ -306,7 +307,19 @@ def test_every_architecture_is_calibrated(name: str, text: Path, tmp_path: Path)
     linears = {layer.name for layer in describe_model(whole).linears}
     assert linears <= set(ranges)
     assert all(entry.high > 0 for entry in ranges.values())
-    assert calibration.streamed == (name not in small_architectures.WITH_EXPERTS)
+    assert calibration.streamed
+
+
+def test_a_checkpoint_in_another_form_is_loaded_whole(
+    model: Path, settings: CalibrationSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streamed = calibrate(model, settings, tmp_path / "streamed", progress=Silent())
+    monkeypatch.setattr(StoredTensors, "complete", lambda stored, model: False)
+    progress = _Interrupted(10**9)
+    whole = calibrate(model, settings, tmp_path / "whole", progress=progress)
+    assert any("loaded whole" in note for note in progress.notes)
+    assert not whole.streamed
+    assert whole.ranges == streamed.ranges
 
 
 @pytest.mark.parametrize("name", small_architectures.WITH_EXPERTS)
