@@ -13,7 +13,8 @@ PERPLEXITY = "perplexity"
 
 
 def score_of(name: str, metric: Metric, rows: Sequence[ItemResult], clusters: Sequence[str] | None = None) -> Score:
-    """The score of `rows` with its 95 % interval: Wilson's for right or wrong, Student's otherwise."""
+    """The score of `rows` with its 95 % interval: Wilson's for right or wrong, and where
+    all values are 0 or all 1; Student's otherwise."""
     values = np.array([row.score for row in rows])
     if name == PERPLEXITY:
         found = mean_interval(_weighted(values, rows), clusters=clusters)
@@ -21,6 +22,10 @@ def score_of(name: str, metric: Metric, rows: Sequence[ItemResult], clusters: Se
         return Score(name, math.exp(mean), Interval(math.exp(found.low), _exp(found.high), found.confidence), len(rows))
     if metric.BINARY and clusters is None:
         return Score(name, float(values.mean()), wilson(int(values.sum()), len(rows)), len(rows))
+    if bool((values == values[0]).all()) and values[0] in (0.0, 1.0):
+        # no spread is no certainty: as many trials as there are independent items, all with one result
+        trials = len(rows) if clusters is None else len(set(clusters))
+        return Score(name, float(values[0]), wilson(int(values[0]) * trials, trials), len(rows))
     found = mean_interval(values, clusters=clusters)
     return Score(name, float(values.mean()), _clipped(found), len(rows))
 

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from qtool.evaluate import sequential, statistics, verdict
+from qtool.evaluate import scale, sequential, statistics, verdict
+from qtool.evaluate.metrics import load_metric
+from qtool.records.evaluation import ItemResult
 
 
 def flips(harmful: int, beneficial: int, items: int) -> np.ndarray:
@@ -181,3 +183,13 @@ def test_a_difference_at_the_margin_is_not_promised_a_number_of_items() -> None:
     needed = verdict.items_to_decide(verdict.bounds(clear), 0.03)
     assert needed is not None
     assert 200 < needed <= verdict.MOST_TO_DECIDE
+
+
+def test_scores_without_spread_keep_an_interval() -> None:
+    rows = [
+        ItemResult(str(n), "", "", "", "", 1.0, "stop", 1, 1, 1.0, slices=(("subject", str(n % 4)),)) for n in range(40)
+    ]
+    graded = scale.score_of("json_fields", load_metric("json_fields"), rows)
+    assert graded.interval == statistics.wilson(40, 40)
+    clustered = scale.score_of("exact", load_metric("exact"), rows, [row.slices[0][1] for row in rows])
+    assert clustered.interval == statistics.wilson(4, 4), "four subjects are four trials"
