@@ -60,3 +60,15 @@ def test_compare_reads_what_eval_wrote(workshop: Workshop, tmp_path: Path) -> No
     code, text = call(workshop, "compare", evaluations / "baseline", evaluations / "baseline", "--json")
     assert code == 0
     assert json.loads(text)["overall"] == "PASS"
+
+
+def test_generate_all_leaves_no_answer_to_be_decided(workshop: Workshop, tmp_path: Path) -> None:
+    folder, decided = workshop.model("baseline", right), {}
+    for output, flags in (("a", ()), ("b", ("--generate-all",))):
+        _, text = call(
+            workshop, "eval", folder, "--task", tmp_path / "sums.toml", "--limit", 200, "--json", "-q",
+            "-o", tmp_path / output, *flags,
+        )  # fmt: skip
+        decided[output] = json.loads(text)["evaluations"][0]["decided"]
+    assert decided["a"] > 100
+    assert decided["b"] == 0
