@@ -1,9 +1,13 @@
 """Sets: what a file may say, what a name finds, and that the shipped ones are sound."""
 
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
+from qtool.data import generators
+from qtool.data.generators import facts
+from qtool.data.overlap import TaskIndex
 from qtool.data.sets import load_set, set_names, with_traffic
 from qtool.data.texts import source_rows
 from qtool.errors import DataError, PlanError, UnknownName
@@ -81,3 +85,20 @@ def test_traffic_makes_no_range() -> None:
     assert [source.weight for source in both.sources[:3]] == [2.0, 1.0, 1.0]
     assert {source.weight for source in both.sources[3:]} == {0.0}
     assert "arithmetic (traffic)" in {source.tag for source in both.sources}
+
+
+@pytest.mark.parametrize("name", ["facts", "classification", "extraction", "retrieval"])
+def test_no_row_of_a_generator_holds_one_of_its_test_items(name: str) -> None:
+    index = TaskIndex()
+    for item in generators.draw(name, "test", 20261123, 300):
+        index.add(name, " ".join(value for _, value in item.fields))
+    source = next(source for source in load_set("mixed").sources if source.tag == name)
+    rows = [" ".join(map(str, row.fields.values())) for row in islice(source_rows(source, seed=0), 250)]
+    assert len(rows) == 250
+    assert [row for row in rows if index.repeated(row)] == []
+
+
+def test_a_fact_with_another_ending_is_the_same_question() -> None:
+    asked = "Name the country whose capital is Oslo."
+    assert set(facts.alike(asked)) == {asked + ending for ending in facts.ENDINGS}
+    assert set(facts.alike(asked + " Answer briefly.")) == set(facts.alike(asked))

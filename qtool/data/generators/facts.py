@@ -90,6 +90,12 @@ def candidates(rng: random.Random) -> Iterator[Item]:
         )
 
 
+def alike(identity: str) -> tuple[str, ...]:
+    """Ids of the items that ask the same in the same words, with and without each ending."""
+    stem = next((identity.removesuffix(ending) for ending in ENDINGS if ending and identity.endswith(ending)), identity)
+    return tuple(stem + ending for ending in ENDINGS)
+
+
 def _facts() -> dict[str, list[tuple[str, str]]]:
     """(what is asked about, answer) pairs of each kind of fact."""
     elements = [(entry.split()[0], entry.split()[1]) for entry in ELEMENTS.split(", ")]
