@@ -1,10 +1,11 @@
 """What every engine does: token ids in, token ids out. Text, templates and HTTP live elsewhere."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 FinishReason = Literal["stop", "length", "abort", "error"]
+Encode = Callable[[str], Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +100,16 @@ class EngineStatus:
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """How a backend opens a model: `slots` sequences at once, each of `context_tokens` (None: what fits)."""
+    """How a backend opens a model: `slots` sequences at once, each of `context_tokens` (None: what fits).
+
+    `encode` is for a remote server that answers in text alone.
+    """
 
     dtype: str = "auto"
     device: str = "auto"
     slots: int = 32
     context_tokens: int | None = None
+    encode: Encode | None = None
 
 
 class Engine(Protocol):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import cast
 
 from qtool import catalog
-from qtool.engine.contract import Engine, EngineOptions
+from qtool.engine.contract import Encode, Engine, EngineOptions
 
 
 def open_engine(
@@ -16,6 +16,7 @@ def open_engine(
     device: str = "auto",
     slots: int = 32,
     context_tokens: int | None = None,
+    encode: Encode | None = None,
 ) -> Engine:
     """The model in `folder` ready to answer: a base, a baseline, or a quantized variant.
 
@@ -24,4 +25,5 @@ def open_engine(
     """
     plugin = catalog.load("qtool.engine.backends", backend, kind="engine backend")
     opener = cast(Callable[[Path, EngineOptions], Engine], plugin.open_model)
-    return opener(folder, EngineOptions(dtype=dtype, device=device, slots=slots, context_tokens=context_tokens))
+    options = EngineOptions(dtype=dtype, device=device, slots=slots, context_tokens=context_tokens, encode=encode)
+    return opener(folder, options)

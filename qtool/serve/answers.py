@@ -49,6 +49,8 @@ def chunk(
         part["delta"] = {"content": piece.text} if piece.text else {}
     else:
         part["text"] = piece.text
+    if asked.return_token_ids:
+        part["token_ids"] = [token.id for token in piece.tokens]
     return envelope.wrap([part], chunk=True)
 
 
@@ -86,6 +88,9 @@ def _whole_choice(asked: Sampled, choice: Choice, vocabulary: Vocabulary) -> dic
         part["message"] = {"role": "assistant", "content": transcript.text, "refusal": None}
     else:
         part["text"] = transcript.text
+    if asked.return_token_ids:  # as vLLM names them
+        part["prompt_token_ids"] = list(choice.prompt)
+        part["token_ids"] = [token.id for token in transcript.tokens]
     return part
 
 

@@ -74,7 +74,7 @@ class Exchange:
             for place, ids in enumerate(prompts)
             for number in range(asked.n)
         )
-        stop_ids = () if asked.ignore_eos else vocabulary.stop_ids
+        stop_ids = (*asked.stop_token_ids, *(() if asked.ignore_eos else vocabulary.stop_ids))
         for choice in self.choices:
             request = GenerationRequest(
                 ids=choice.prompt,

@@ -44,7 +44,9 @@ class Sampled(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] = []
     ignore_eos: bool = False
+    return_token_ids: bool = False
     stream: bool = False
     stream_options: StreamOptions | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None

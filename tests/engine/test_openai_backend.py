@@ -80,3 +80,35 @@ def test_it_is_timed_like_any_engine() -> None:
 def test_what_is_no_server_is_said() -> None:
     with pytest.raises(CapacityError, match="does not answer"):
         OpenAIEngine("http://server", transport=httpx.MockTransport(lambda request: httpx.Response(404)))
+
+
+def only_text(request: httpx.Request) -> httpx.Response:
+    """A server that knows no token ids: it refuses the field that asks for them and answers in two pieces of text."""
+    if request.url.path == "/v1/models":
+        return httpx.Response(200, json={"data": [{"id": "tiny"}]})
+    if "return_token_ids" in json.loads(request.content):
+        return httpx.Response(400, json={"error": "return_token_ids: unknown field"})
+    parts = [{"text": "a"}, {"text": "b", "finish_reason": "stop"}]
+    return httpx.Response(200, text="".join(f"data: {json.dumps({'choices': [part]})}\n\n" for part in parts))
+
+
+def test_text_without_ids_is_encoded_when_the_answer_is_whole() -> None:
+    remote = OpenAIEngine(
+        "http://server", encode=lambda text: [ord(letter) for letter in text], transport=httpx.MockTransport(only_text)
+    )
+    found = generate(remote, [GenerationRequest((5,), 4)])[0]
+    assert (found.ids, found.finish) == ((ord("a"), ord("b")), "stop")
+
+
+def test_text_that_cannot_be_encoded_fails_its_request_alone() -> None:
+    def refuse(text: str) -> list[int]:
+        raise RequestError(f"no ids for {text!r}")
+
+    remote = OpenAIEngine("http://server", encode=refuse, transport=httpx.MockTransport(only_text))
+    found = generate(remote, [GenerationRequest((5,), 4)])[0]
+    assert (found.finish, found.error) == ("error", "no ids for 'ab'")
+
+
+def test_without_ids_or_an_encoder_tokens_are_counted_and_timed() -> None:
+    remote = OpenAIEngine("http://server", transport=httpx.MockTransport(only_text))
+    assert generate(remote, [GenerationRequest((5,), 4)])[0].ids == (-1, -1)

@@ -158,3 +158,34 @@ def test_openapi_describes_the_bodies(served: Running):
     assert body["additionalProperties"] is False
     assert {"messages", "temperature", "max_completion_tokens"} <= set(body["properties"])
     assert "$ref" not in json.dumps(body)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_token_ids_come_with_the_text_they_make(served: Running, stream: bool):
+    answer = served.complete(prompt="x=abc", max_tokens=20, return_token_ids=True, stream=stream)
+    if stream:
+        choices = [part["choices"][0] for part in events(answer.text)[:-1]]
+        ids, text = [id_ for choice in choices for id_ in choice["token_ids"]], "".join(c["text"] for c in choices)
+    else:
+        choice = answer.json()["choices"][0]
+        ids, text = choice["token_ids"], choice["text"]
+        assert FakeVocabulary().decode(choice["prompt_token_ids"]).endswith("x=abc")
+    assert FakeVocabulary().decode(ids) == text == "abc"
+
+
+def test_a_token_id_ends_an_answer_as_a_stop_string_does(served: Running):
+    whole = served.complete(prompt="x=abc", max_tokens=20, return_token_ids=True).json()["choices"][0]
+    cut = served.complete(prompt="x=abc", max_tokens=20, stop_token_ids=[whole["token_ids"][1]]).json()["choices"][0]
+    assert (cut["text"], cut["finish_reason"]) == ("a", "stop")
+
+
+def test_the_openai_backend_reads_this_server(served: Running):
+    from qtool.engine.backends.openai import OpenAIEngine
+    from qtool.engine.drive import generate
+
+    engine = OpenAIEngine(served.address, slots=2)
+    prompt = tuple(served.complete(prompt="x=abc", return_token_ids=True).json()["choices"][0]["prompt_token_ids"])
+    found = generate(engine, [GenerationRequest(prompt, 8, stop_ids=(0,))])[0]
+    engine.close()
+    assert found.error is None
+    assert FakeVocabulary().decode(found.ids) == "abc"

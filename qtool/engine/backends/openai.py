@@ -11,11 +11,12 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from qtool.engine.contract import (
+    Encode,
     Engine,
     EngineOptions,
     EngineStatus,
@@ -31,6 +32,8 @@ from qtool.errors import CapacityError, RequestError
 _TIMEOUT_S = 600.0
 _POLL_S = 0.05
 _UNKNOWN_VOCABULARY = 1 << 20
+_SAFE_VOCABULARY = 256  # a tokenizer that knows every byte has at least as many ids
+_DISPENSABLE = frozenset({"return_token_ids"})  # without it, times are right and ids are unknown
 _DEFAULT_CONTEXT = 4096
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
@@ -38,13 +41,25 @@ _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 def open_model(folder: Path, options: EngineOptions) -> Engine:
     """The server at the URL `folder`; the model it lists first. The key is read from OPENAI_API_KEY where set."""
     url = str(folder).replace(":/", "://", 1) if "://" not in str(folder) else str(folder)
-    return OpenAIEngine(url, slots=options.slots, context_tokens=options.context_tokens)
+    return OpenAIEngine(url, slots=options.slots, context_tokens=options.context_tokens, encode=options.encode)
 
 
 class OpenAIEngine:
-    """A server behind a URL. Token ids are sent as they are, so its tokenizer must be the model's own."""
+    """A server behind a URL. Token ids are sent as they are, so its tokenizer must be the model's own.
 
-    def __init__(self, url: str, *, slots: int = 32, context_tokens: int | None = None, transport: Any = None) -> None:
+    `encode` turns the text of a server that sends no ids into ids, once an answer is whole; without it each of its
+    tokens is -1, which is enough to time it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        slots: int = 32,
+        context_tokens: int | None = None,
+        encode: Encode | None = None,
+        transport: Any = None,
+    ) -> None:
         import httpx
 
         key = os.environ.get("OPENAI_API_KEY")
@@ -55,10 +70,12 @@ class OpenAIEngine:
         context = context_tokens or listed or _DEFAULT_CONTEXT
         self._limits = Limits(_UNKNOWN_VOCABULARY, context)
         self._slots = slots
+        self._encode = encode
         self._events: queue.SimpleQueue[TokenEvent] = queue.SimpleQueue()
         self._flying: dict[int, threading.Event] = {}
         self._waiting: dict[int, GenerationRequest] = {}
         self._next = 0
+        self._refused: set[str] = set()
         self.kernels: tuple[tuple[str, str], ...] = ()
         self.weight_bytes = 0
         self.device = "remote"
@@ -127,8 +144,8 @@ class OpenAIEngine:
         self._client.close()
 
     def _vocabulary_for_prompts(self) -> int:
-        """A bound under which every common tokenizer has ids: made-up prompts are drawn below it."""
-        return 1000
+        """A bound under which tokenizers have ids: made-up prompts are drawn below it."""
+        return _SAFE_VOCABULARY
 
     def _first_model(self, url: str) -> tuple[str, int | None]:
         import httpx
@@ -146,22 +163,41 @@ class OpenAIEngine:
 
         finish: FinishReason = "error"
         reason: str | None = "the server ended the stream without a finish reason"
+        text = ""
         try:
-            with self._client.stream("POST", "/v1/completions", json=self._body(request)) as response:
-                if response.status_code != 200:
-                    response.read()
-                    raise RequestError(f"the server answered {response.status_code}: {response.text[:200]}")
-                for choice in _choices(response.iter_lines()):
-                    if cancelled.is_set():
-                        finish, reason = "abort", None
-                        break
-                    for token, logprob in _tokens(choice):
-                        self._events.put(TokenEvent(number, token, logprob, time.monotonic()))
-                    if choice.get("finish_reason"):
-                        finish, reason = _REASONS.get(choice["finish_reason"], "stop"), None
+            for choice in self._stream(request):
+                if cancelled.is_set():
+                    finish, reason = "abort", None
+                    break
+                if self._encode is not None and choice.get("token_ids") is None:
+                    text += choice.get("text") or ""
+                else:
+                    self._report(number, _tokens(choice))
+                if choice.get("finish_reason"):
+                    finish, reason = _REASONS.get(choice["finish_reason"], "stop"), None
+            if self._encode is not None and text:
+                self._report(number, ((token, None) for token in self._encode(text)))
         except (httpx.HTTPError, RequestError, ValueError, KeyError, RuntimeError) as error:
             finish, reason = "error", str(error)
         self._events.put(TokenEvent(number, None, None, time.monotonic(), finish=finish, error=reason))
+
+    def _report(self, number: int, tokens: Iterable[tuple[int, float | None]]) -> None:
+        for token, logprob in tokens:
+            self._events.put(TokenEvent(number, token, logprob, time.monotonic()))
+
+    def _stream(self, request: GenerationRequest) -> Iterator[dict[str, Any]]:
+        """The choices of one answer. A field the server does not know and that is no loss is left out from then on."""
+        body = {name: value for name, value in self._body(request).items() if name not in self._refused}
+        with self._client.stream("POST", "/v1/completions", json=body) as response:
+            if response.status_code == 200:
+                yield from _choices(response.iter_lines())
+                return
+            response.read()
+            refused = next((name for name in sorted(_DISPENSABLE & set(body)) if name in response.text), None)
+            if response.status_code not in (400, 422) or refused is None:
+                raise RequestError(f"the server answered {response.status_code}: {response.text[:200]}")
+        self._refused.add(refused)
+        yield from self._stream(request)
 
     def _body(self, request: GenerationRequest) -> dict[str, Any]:
         sampling = request.sampling
