@@ -53,10 +53,7 @@ class _Gathered:
 
     def add(self, inputs: Tensor) -> Tensor:
         values = inputs.float()
-        wrong = int((~torch.isfinite(values)).sum())
-        if wrong:
-            name = self._work.name
-            raise NumericError(f"{name}: {wrong} of its input values are NaN or infinite on calibration tokens")
+        refuse_nonfinite(self._work.name, values)
         _add_products(self._second, values)
         self._reach = torch.maximum(self._reach, values.abs().amax())
         self._tokens += len(values)
@@ -79,6 +76,13 @@ class _Gathered:
         if name not in self._cross:
             self._cross[name] = torch.zeros(left.shape[1], right.shape[1], device=right.device)
         self._cross[name].addmm_(left.t(), right)
+
+
+def refuse_nonfinite(layer: str, inputs: Tensor) -> None:
+    """Raises NumericError where the inputs of `layer` hold NaN or infinity."""
+    wrong = int((~torch.isfinite(inputs)).sum())
+    if wrong:
+        raise NumericError(f"{layer}: {wrong} of its input values are NaN or infinite on calibration tokens")
 
 
 def _add_products(total: Tensor, values: Tensor) -> None:

@@ -13,9 +13,9 @@ from qtool.quantize.grid import round_to_grid
 from qtool.quantize.moments import inputs_of
 from qtool.quantize.rescaling import Rescaling, changes_nothing, rescalings
 
-_TOKENS = 256
+_TOKENS = 512
 _ROWS = 512
-_REACH = 12.0  # root mean squares that a static 8-bit input spans in a trial; the final scale is searched for
+_REACHES = (1.0, 0.64)  # shares of the largest magnitude that a static input may span
 _SMALLEST = 1e-4
 
 ScalesFor = Callable[[Tensor, Tensor, float], Tensor]
@@ -54,15 +54,16 @@ def rescale_block(block: BlockWork, search: Search) -> None:
 
 
 def _best(rescaling: Rescaling, inputs: Tensor, search: Search) -> Tensor | None:
-    """The scales [channels] with the least output error on `inputs`, or None where the block is best left alone."""
+    """The scales [channels] with the least output error, or None where the block is best left alone: scales are made
+    from one half of the tokens and judged by the other, as static inputs are clipped by what they meet in service."""
+    made_from, judged_by = inputs[::2], inputs[1::2]
     weights = [_some_rows(reader.weight()) for reader in rescaling.readers]
-    expected = [inputs @ weight.t() for weight in weights]
     together = torch.cat(weights)
-    best, least = None, _error(rescaling.readers, weights, inputs, expected, None, search.rounds_inputs)
+    trial = _Trial(rescaling.readers, weights, made_from, judged_by, search.rounds_inputs)
+    best, least = None, trial.error(None)
     for exponent in search.exponents:
-        columns = search.scales(inputs, together, exponent)
-        scales = rescaling.shared(columns)
-        error = _error(rescaling.readers, weights, inputs, expected, rescaling.spread(scales), search.rounds_inputs)
+        scales = rescaling.shared(search.scales(made_from, together, exponent))
+        error = trial.error(rescaling.spread(scales))
         if error < least:
             best, least = scales, error
     return best
@@ -73,21 +74,37 @@ def _some_rows(weight: Tensor) -> Tensor:
     return weight[:: max(1, -(-len(weight) // _ROWS))]
 
 
-def _error(
-    readers: Sequence[LayerWork],
-    weights: Sequence[Tensor],
-    inputs: Tensor,
-    expected: Sequence[Tensor],
-    scales: Tensor | None,
-    rounds_inputs: bool,
-) -> float:
-    served = inputs if scales is None else inputs / scales
-    if rounds_inputs:
-        scale = (served.square().mean().sqrt() * _REACH / 127.5).reshape(1) if readers[0].static else None
-        served = round_input(served, float8=False, scale=scale)
-    total = 0.0
-    for reader, weight, wanted in zip(readers, weights, expected, strict=True):
-        moved = weight if scales is None else weight * scales
-        rounded = dequantize(round_to_grid(moved, reader.grid)).float()
-        total += float((served @ rounded.t() - wanted).square().sum())
-    return total
+@dataclass(frozen=True, slots=True, eq=False)
+class _Trial:
+    """What a choice of scales is tried on: readers, some rows of their weights, and the two halves of the tokens."""
+
+    readers: Sequence[LayerWork]
+    weights: Sequence[Tensor]
+    made_from: Tensor
+    judged_by: Tensor
+    rounds_inputs: bool
+
+    def error(self, scales: Tensor | None) -> float:
+        """Squared error of the readers' outputs with weights, and inputs where they are served so, rounded."""
+        moves: Tensor | float = 1.0 if scales is None else scales
+        rounded = [
+            dequantize(round_to_grid(weight * moves, reader.grid)).float()
+            for reader, weight in zip(self.readers, self.weights, strict=True)
+        ]
+        if not self.rounds_inputs:
+            return self._output_error(self.judged_by / moves, rounded, self.judged_by)
+        if not self.readers[0].static:
+            return self._output_error(_rounded(self.judged_by / moves, None), rounded, self.judged_by)
+        largest = (self.made_from / moves).abs().amax()
+        reaches = [(largest * share / 127.5).reshape(1) for share in _REACHES]
+        errors = [self._output_error(_rounded(self.made_from / moves, x), rounded, self.made_from) for x in reaches]
+        scale = reaches[errors.index(min(errors))]
+        return self._output_error(_rounded(self.judged_by / moves, scale), rounded, self.judged_by)
+
+    def _output_error(self, served: Tensor, rounded: Sequence[Tensor], inputs: Tensor) -> float:
+        pairs = zip(rounded, self.weights, strict=True)
+        return sum(float((served @ found.t() - inputs @ weight.t()).square().sum()) for found, weight in pairs)
+
+
+def _rounded(inputs: Tensor, scale: Tensor | None) -> Tensor:
+    return round_input(inputs, float8=False, scale=scale)

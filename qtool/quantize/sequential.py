@@ -16,6 +16,7 @@ from qtool.quantize.activations import quantize_inputs, round_input
 from qtool.quantize.contract import BlockWork, LayerWork
 from qtool.quantize.formats import layer_tensors, scale_dtype
 from qtool.quantize.ledger import OutputError, kept_row, nonfinite, row_of, weight_error
+from qtool.quantize.moments import refuse_nonfinite
 from qtool.quantize.nearest import nearest
 from qtool.quantize.parts import PartRecord, Parts, tensor_digest
 from qtool.quantize.samples import BlockActivations, Samples, enter
@@ -235,6 +236,7 @@ class _BlockInTheMaking:
         works = {work.name: work for work in self.work.layers}
 
         def measure(name: str, inputs: Tensor) -> None:
+            refuse_nonfinite(name, inputs)
             served, module = inputs, works[name].module
             if self._activations_of(works[name]) != "none":
                 result = works[name].result
