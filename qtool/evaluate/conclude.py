@@ -74,6 +74,8 @@ def _baseline_rows(baseline: Path, task: str, rows: Sequence[ItemResult]) -> lis
 def _agreement(baseline: Path, before: list[ItemResult], rows: list[ItemResult], work: Work) -> Agreement | None:
     """Measured anew only where the model is open for its answers anyway; else what the last run found."""
     task = work.asked.task.name
+    if work.subject.remote:
+        return None  # a server gives no log-probabilities of given text
     if not work.model.is_open:
         return results.earlier_agreement(work.output, task, work.digest)
     evaluation, _ = results.read_finished(baseline, task)

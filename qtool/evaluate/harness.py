@@ -59,7 +59,7 @@ def evaluate_harness(
     opener: Opener,
 ) -> tuple[Evaluation, ...]:
     """One finished evaluation for each task the names stand for (a group gives several), written to `output`."""
-    subject = identify(folder)
+    subject = identify(folder, settings)
     with locked(output / ".lock", holds=str(output)), lazily(folder, settings, opener) as model:
         found: list[Evaluation] = []
         for name in order.names:

@@ -3,11 +3,12 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qtool.engine.contract import Engine
 from qtool.evaluate.contract import Language
+from qtool.models.locate import is_url
 from qtool.records.variant import Variant
 from qtool.store.codec import read_json
 
@@ -17,7 +18,8 @@ class Settings:
     """How answers are obtained. All but `in_flight`, `seed`, `forcing` and the floor's share can change an answer.
 
     `floor_share` is the time for the noise floor as a share of the evaluation's own; 0 leaves it out. `forcing` allows
-    an item to be decided in one pass where that gives the answer that would have been generated.
+    an item to be decided in one pass where that gives the answer that would have been generated. `tokenizer` is the
+    folder whose tokenizer a server's model has.
     """
 
     chat: bool = False
@@ -29,12 +31,13 @@ class Settings:
     seed: int = 0
     floor_share: float = 0.25
     forcing: bool = True
+    tokenizer: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """A model folder's name and digests; where it is a quantized variant, the norm of what quantizing changed in its
-    weights over their own."""
+    weights over their own. A `remote` one is a server's address: it has no weights here."""
 
     folder: Path
     name: str
@@ -42,6 +45,7 @@ class Subject:
     tokenizer_digest: str
     is_base: bool
     weight_error: float | None
+    remote: bool = False
 
 
 DEFAULTS = Settings()
@@ -49,8 +53,15 @@ DEFAULTS = Settings()
 Opener = Callable[[Path, Settings], tuple[Engine, Language]]
 
 
-def identify(folder: Path) -> Subject:
-    """Who the model in `folder` is, from `variant.json` where it has one. Raises ModelError where it is no model."""
+def identify(folder: Path, settings: Settings = DEFAULTS) -> Subject:
+    """Who the model in `folder` is, from `variant.json` where it has one, or who answers where it is an address.
+
+    Raises ModelError where it is no model, CapacityError where no server answers.
+    """
+    if is_url(folder):
+        from qtool.evaluate.remote import identify_remote
+
+        return identify_remote(folder, settings)
     manifest = folder / "variant.json"
     if manifest.is_file():
         variant = read_json(Variant, manifest)
@@ -80,7 +91,11 @@ def _weight_error(variant: Variant) -> float | None:
 
 
 def open_folder(folder: Path, settings: Settings) -> tuple[Engine, Language]:
-    """The engine and language of the model in `folder`."""
+    """The engine and language of the model in `folder`, or behind an address."""
+    if is_url(folder):
+        from qtool.evaluate.remote import open_remote
+
+        return open_remote(folder, settings)
     from qtool.engine.load import open_engine
     from qtool.evaluate.language import load_language
 
@@ -119,6 +134,11 @@ class LazyModel:
         if self._opened is not None:
             self._opened[0].close()
             self._opened = None
+
+
+def for_server(settings: Settings) -> Settings:
+    """`settings` as they hold for a server: it is asked to generate, nothing else."""
+    return replace(settings, backend="openai", forcing=False)
 
 
 @contextlib.contextmanager

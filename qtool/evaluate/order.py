@@ -12,6 +12,7 @@ from qtool.evaluate.model import DEFAULTS, KeptOpen, Opener, Settings, identify,
 from qtool.evaluate.stage import ask_for, evaluate_asked
 from qtool.evaluate.statistics import holm
 from qtool.evaluate.tasks import all_tasks, load_task
+from qtool.models.locate import is_url
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation, VerdictName
 from qtool.records.task import TaskSpec
@@ -83,6 +84,10 @@ def fulfil(order: Order, progress: Progress, *, opener: Opener | None = None) ->
 
 def default_output(model: Path) -> Path:
     """`runs/<run>/evaluations/<v>` for a model in `runs/<run>/variants/<v>`, else `evaluations/<name>`."""
+    if is_url(model):
+        from qtool.evaluate.remote import name_of
+
+        return Path("evaluations") / name_of(model)
     folder = model.resolve()
     if folder.parent.name == "variants":
         return folder.parent.parent / "evaluations" / folder.name
@@ -90,8 +95,8 @@ def default_output(model: Path) -> Path:
 
 
 def is_model(folder: Path) -> bool:
-    """Whether `folder` holds a model, as opposed to finished evaluations."""
-    return (folder / "variant.json").is_file() or (folder / "config.json").is_file()
+    """Whether `folder` holds a model or is a server's address, as opposed to finished evaluations."""
+    return is_url(folder) or (folder / "variant.json").is_file() or (folder / "config.json").is_file()
 
 
 def worse(evaluations: Sequence[Evaluation]) -> tuple[WorseTask, ...]:
@@ -160,7 +165,7 @@ def _check_baseline_model(order: Order, output: Path) -> None:
         return
     if default_output(order.baseline).resolve() == output.resolve():
         raise PlanError([f"{order.baseline}: baseline and variant would both write to {output}; give another -o"])
-    baseline, variant = identify(order.baseline), identify(order.model)
+    baseline, variant = (identify(model, order.settings) for model in (order.baseline, order.model))
     if baseline.tokenizer_digest != variant.tokenizer_digest:
         raise MismatchError(
             f"{order.baseline}: {baseline.name} has another tokenizer than {variant.name}; a paired comparison needs "

@@ -17,7 +17,7 @@ from qtool.evaluate.conclude import conclude
 from qtool.evaluate.contract import Question, Scorer
 from qtool.evaluate.floor import measure_floor, read_floor, write_floor
 from qtool.evaluate.metrics import load_metric
-from qtool.evaluate.model import DEFAULTS, Opener, Settings, Subject, identify, lazily, open_folder
+from qtool.evaluate.model import DEFAULTS, Opener, Settings, Subject, for_server, identify, lazily, open_folder
 from qtool.evaluate.rounding import measure_noise, read_noise, write_noise
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation, ItemResult
@@ -96,7 +96,8 @@ def evaluate_asked(
     `baseline` is the folder of the baseline's finished evaluations. Raises MismatchError before any model is loaded
     where the baseline answered other items, another version of a task, or has another tokenizer.
     """
-    subject = identify(variant)
+    subject = identify(variant, settings)
+    settings = for_server(settings) if subject.remote else settings
     if baseline is not None:
         for each in asked:
             _check_baseline(subject, each, baseline)
@@ -162,6 +163,8 @@ def _measure_baseline(questions: Sequence[Question], rows: Sequence[ItemResult],
                 seconds=max(_LEAST_FLOOR_SECONDS, work.settings.floor_share * seconds),
             )
         write_floor(work.output, task, floor)
+    if work.subject.remote:
+        return  # a server gives no log-probabilities of given text, and has no weights here to round
     if not agreement.read_samples(work.output, task, work.digest):
         drawn = agreement.draw(questions, context_of(work), seed=work.settings.seed)
         agreement.write_samples(work.output, task, agreement.Samples(work.digest, drawn))

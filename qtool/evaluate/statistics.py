@@ -91,6 +91,8 @@ def permutation_worse(gains: Values, *, seed: int = 0) -> float:
     moved = gains[gains != 0]
     if len(moved) == 0:
         return 1.0
+    if len(moved) == 1:  # two sign patterns, which SciPy refuses to count
+        return 0.5 if moved[0] < 0 else 1.0
     found = stats.permutation_test(
         (moved,),
         np.mean,

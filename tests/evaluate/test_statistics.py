@@ -193,3 +193,13 @@ def test_scores_without_spread_keep_an_interval() -> None:
     assert graded.interval == statistics.wilson(40, 40)
     clustered = scale.score_of("exact", load_metric("exact"), rows, [row.slices[0][1] for row in rows])
     assert clustered.interval == statistics.wilson(4, 4), "four subjects are four trials"
+
+
+def test_a_single_changed_score_is_half_of_all_sign_patterns() -> None:
+    one = np.zeros(50)
+    one[7] = -0.25
+    assert statistics.permutation_worse(one) == 0.5
+    assert statistics.permutation_worse(-one) == 1.0
+    two = np.zeros(50)
+    two[:2] = -0.25
+    assert statistics.permutation_worse(two) == pytest.approx(0.25)  # one of four patterns is as low
