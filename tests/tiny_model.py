@@ -70,6 +70,34 @@ def make_tiny_gpt2(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
+def make_tiny_mixtral(folder: Path, *, joined: bool, seed: int = 0) -> Path:
+    """A random Mixtral of 4 experts, stored with its experts `joined` as transformers holds them, or each apart."""
+    from safetensors.torch import save_file
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    tokenizer = make_tokenizer()
+    config = MixtralConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        max_position_embeddings=128,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = MixtralForCausalLM(config)
+    model.save_pretrained(folder)
+    if joined:
+        save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def make_tokenizer(*, bos: bool = True):  # type: ignore[no-untyped-def]
     """A byte-level tokenizer of 259 tokens: <s>, </s>, <unk> and the 256 bytes."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors

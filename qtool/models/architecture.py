@@ -37,14 +37,27 @@ class LinearLayer:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertStack:
+    """The same matrix of every expert of a block in one parameter [experts, rows, columns], or with the last two the
+    other way around: transformers' own layout. It is no linear layer, and is stored as it is."""
+
+    name: str
+    experts: int
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Architecture:
-    """Names of the blocks in order, the linear layers in order of the module tree, the output head and embedding."""
+    """Names of the blocks in order, the linear layers in order of the module tree, the output head and embedding, and
+    the weights of experts that are no linear layers."""
 
     blocks: tuple[str, ...]
     linears: tuple[LinearLayer, ...]
     head: str
     embedding: str
     tied: bool
+    stacks: tuple[ExpertStack, ...] = ()
 
     def layer(self, name: str) -> LinearLayer:
         """The linear layer `name`. Raises ModelError when there is none."""
@@ -76,6 +89,11 @@ def describe_model(model: Any) -> Architecture:
         head=names[head],
         embedding=names[embedding],
         tied=bool(getattr(model.config, "tie_word_embeddings", False)),
+        stacks=tuple(
+            ExpertStack(name, *map(int, parameter.shape))
+            for name, parameter in model.named_parameters()
+            if parameter.ndim == 3 and _block_of(name, blocks) is not None and "expert" in name
+        ),
     )
 
 

@@ -1,12 +1,13 @@
 """One row for each linear layer: what was asked, what was done, what it cost, and why where the two differ."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from qtool.errors import QuantizationError
-from qtool.models.architecture import LinearLayer
+from qtool.models.architecture import ExpertStack, LinearLayer
 from qtool.models.stored_weights import dequantize
 from qtool.quantize.contract import LayerResult, LayerWork
 from qtool.records.variant import LedgerRow, Recipe
@@ -64,6 +65,13 @@ def kept_row(layer: LinearLayer, recipe: Recipe, *, stored_bytes: int, reason: s
         bytes=stored_bytes,
         reason=reason,
     )
+
+
+def stack_row(stack: ExpertStack, recipe: Recipe, *, stored_bytes: int) -> LedgerRow:
+    """The row for experts in one tensor of three dimensions: asked for, but kept, which counts as a fallback."""
+    reason = f"{stack.experts} experts in one tensor, which {recipe.format} cannot hold in fewer bits: kept"
+    layer = LinearLayer(stack.name, stack.rows, stack.columns, None)
+    return replace(kept_row(layer, recipe, stored_bytes=stored_bytes, reason=reason), method_used="kept")
 
 
 def is_fallback(row: LedgerRow) -> bool:

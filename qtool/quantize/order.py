@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from qtool import catalog
-from qtool.errors import MismatchError, PlanError, StoreError
+from qtool.errors import MismatchError, PlanError, QuantizationError, StoreError
 from qtool.models.architecture import Architecture, describe
-from qtool.models.checkpoint import identify
+from qtool.models.checkpoint import identify, open_checkpoint
+from qtool.models.skeleton import empty_model
 from qtool.progress import Progress
 from qtool.quantize.contract import Needs
 from qtool.quantize.mixed import resolved
@@ -55,6 +56,8 @@ def prepare(model: Path, recipe: Recipe, *, name: str, calibration: Path | None,
     if needs.package is not None:
         catalog.require(needs.package[0], needed_by=f"method {recipe.method!r}", extra=needs.package[1])
     architecture = describe(model)
+    if recipe.scheme != "base":
+        _refuse_unstored(model, architecture)
     selection = Selection({}, {}) if recipe.scheme == "base" else select(architecture, recipe)
     if needs.sequences and calibration is None:
         raise PlanError([f"variant {name}: method {recipe.method!r} learns from data; give --calibration DIR"])
@@ -77,6 +80,20 @@ def prepare(model: Path, recipe: Recipe, *, name: str, calibration: Path | None,
         held_out=held_out,
         input_scales=_input_scales(calibration, recipe, architecture, selection),
     )
+
+
+def _refuse_unstored(model: Path, architecture: Architecture) -> None:
+    """Every weight must be stored under the name transformers gives it, since it is read from disk by that name."""
+    stored = set(open_checkpoint(model).names)
+    missing = [name for name, _ in empty_model(model).named_parameters() if name not in stored]
+    missing = [name for name in missing if not (architecture.tied and name == f"{architecture.head}.weight")]
+    if missing and architecture.stacks:
+        raise QuantizationError(
+            f"{model}: stores each expert apart where transformers joins {architecture.stacks[0].experts} into one "
+            f"tensor ({len(missing)} weights, first {missing[0]}); qtool evaluates such models but quantizes none"
+        )
+    if missing:
+        raise QuantizationError(f"{model}: {len(missing)} weights are not in the checkpoint, first {missing[0]}")
 
 
 def _sequences(

@@ -13,7 +13,7 @@ from qtool.quantize.contract import FolderWork
 from qtool.quantize.folder import MANIFEST, manifest_of, write_beside
 from qtool.quantize.formats import layer_bytes, scale_dtype
 from qtool.quantize.layerwise import PROPAGATE, PROPAGATE_DEFAULT
-from qtool.quantize.ledger import enforce
+from qtool.quantize.ledger import enforce, stack_row
 from qtool.quantize.lint import emulated_here
 from qtool.quantize.memory import reset_peak
 from qtool.quantize.order import Order, prepare
@@ -96,7 +96,12 @@ def _make_blocks(
     verification = verify(folder, expected, order.architecture, prompts, whole=whole_check)
     parts.finish()
     rows = {row.layer: row for record in records for row in record.rows}
-    return tuple(rows[layer.name] for layer in order.architecture.linears), verification
+    checkpoint = open_checkpoint(order.source)
+    stacks = (
+        stack_row(stack, order.recipe, stored_bytes=checkpoint.tensor_bytes(stack.name))
+        for stack in order.architecture.stacks
+    )
+    return (*(rows[layer.name] for layer in order.architecture.linears), *stacks), verification
 
 
 def job_of(order: Order, device: str, progress: Progress) -> Job:

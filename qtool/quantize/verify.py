@@ -55,13 +55,14 @@ def verify(
     difference = 0.0
     ids = torch.tensor([list(prompt[:_PROMPT_TOKENS]) for prompt in prompts], dtype=torch.long)
     readable = expected.layout == "compressed-tensors"
+    unread = "format" if not readable else "as asked" if whole is False else "too little memory"
     if whole is None:
         whole = readable and _fits(architecture)
     if whole and readable:
         difference = _compare_with_transformers(folder, ids)
     else:
         _check_finite(StreamedModel(folder).logits([ids])[0], folder)
-        notes.append("not loaded whole by transformers: " + ("too little memory" if readable else "format"))
+        notes.append(f"not loaded whole by transformers: {unread}")
     return Verification(
         tensors_compared=compared,
         tensors_bit_identical=compared,

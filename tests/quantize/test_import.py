@@ -189,3 +189,29 @@ def test_zero_point_of_a_static_input_is_kept(make: Make, tmp_path: Path, calibr
         theirs = load_with_transformers(tmp_path / "in")(IDS, use_cache=False).logits
     assert (ours - theirs).abs().max() < 1e-3 * theirs.std()  # the order of float32 sums
     assert (ours - without).abs().max() > 1e-2 * theirs.std(), "the zero point must matter, or this test shows nothing"
+
+
+def test_gptq_that_leaves_modules_alone_is_read(make: Make, tmp_path: Path, llama: Path) -> None:
+    """As GPTQModel writes `dynamic = {"-:pattern": {}}`: the modules it matches are stored as they were."""
+    make(Recipe("w4a16", "rtn", group_size=32, format="gptq"))
+    folder, base = tmp_path / "variant", load_file(llama / "model.safetensors")
+    left = "model.layers.0.mlp.down_proj"
+    for path in folder.glob("model-*.safetensors"):
+        tensors = load_file(path)
+        if f"{left}.qweight" in tensors:
+            tensors = {name: value for name, value in tensors.items() if not name.startswith(f"{left}.")}
+            tensors[f"{left}.weight"] = base[f"{left}.weight"]
+        save_file(tensors, path, metadata={"format": "pt"})
+    (folder / "model.safetensors.index.json").unlink()
+    merged = {name: value for path in folder.glob("model-*.safetensors") for name, value in load_file(path).items()}
+    save_file(merged, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    for dynamic, accepted in (({"-:.*down_proj": {}}, True), ({"+:.*down_proj": {"bits": 8}}, False)):
+        config["quantization_config"]["dynamic"] = dynamic
+        (folder / "config.json").write_text(json.dumps(config))
+        if accepted:
+            rows = taken_in(folder, tmp_path / "in").layers
+            assert [row.layer for row in rows if row.scheme_used == "base"] == [left, "lm_head"]
+        else:
+            with pytest.raises(ModelError, match="settings per module"):
+                taken_in(folder, tmp_path / "other")
