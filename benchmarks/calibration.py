@@ -1,14 +1,17 @@
 """Measures calibration: overhead of watching, accuracy of percentiles, memory, and the same beside other tools.
 
-    python benchmarks/calibration.py [--toy] [--part overhead] [--threads 2]
+    python benchmarks/calibration.py [--toy] [--part overhead] [--threads 2] [--modelopt-python PATH]
 
-`datasketches` (REQ sketch) and `nvidia-modelopt` (histogram calibrator) are measured where they are installed and
+`datasketches` (REQ sketch) runs in a child process, so that a crash of native code is reported and not silent.
+`nvidia-modelopt` (histogram calibrator) pins other packages: give the Python of an environment that has it. Both are
 reported as missing where they are not: pip install datasketches nvidia-modelopt
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -29,21 +32,37 @@ def main() -> None:
     parser.add_argument("--toy", action="store_true", help="small sizes, to see that it runs")
     parser.add_argument("--part", choices=PARTS, action="append", help="only this part; repeats")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--modelopt-python", default=sys.executable, help="Python that has nvidia-modelopt")
     parser.add_argument("--peak-of", nargs=2, metavar=("MODEL", "SET"), help=argparse.SUPPRESS)
+    parser.add_argument("--resident-of", nargs=2, metavar=("MODEL", "TOKENS"), help=argparse.SUPPRESS)
+    parser.add_argument("--sketch-of", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--modelopt-of", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.sketch_of:
+        print(json.dumps(sketched(arguments.sketch_of)))
+        return
     import torch
 
     torch.set_num_threads(arguments.threads)
+    if arguments.modelopt_of:
+        print(json.dumps(calibrated_by_modelopt(arguments.modelopt_of)))
+        return
+    if arguments.resident_of:
+        print(json.dumps(resident_of(Path(arguments.resident_of[0]), int(arguments.resident_of[1]))))
+        return
     if arguments.peak_of:
         print(json.dumps(peak_of(*map(Path, arguments.peak_of))))
         return
     from qtool.models.device import hardware
 
-    print(f"torch {torch.__version__}, {arguments.threads} threads, {hardware()}, toy={arguments.toy}")
+    load = os.getloadavg()[0]
+    print(f"Made by: `python benchmarks/calibration.py {' '.join(sys.argv[1:])}`\n")
+    print(f"torch {torch.__version__}, {arguments.threads} threads, {hardware()}, load {load:.1f}, toy={arguments.toy}")
     for part in arguments.part or PARTS:
-        print(f"\n## {part}", flush=True)
-        for line in globals()[part](arguments.toy):
-            print(line, flush=True)
+        print(f"\n## {part}\n", flush=True)
+        lines = beside(arguments.toy, arguments.modelopt_python) if part == "beside" else globals()[part](arguments.toy)
+        for line in lines:
+            print(f"- {line}", flush=True)
 
 
 def overhead(toy: bool) -> Iterator[str]:
@@ -64,7 +83,7 @@ def overhead(toy: bool) -> Iterator[str]:
         num_attention_heads=size[0] // 32,
         num_key_value_heads=size[0] // 32,
     )
-    for dtype in (torch.bfloat16, torch.float32):
+    for dtype, pairs in ((torch.float32, 13), (torch.bfloat16, 4)):  # bfloat16 is emulated on many CPUs, and slow
         torch.manual_seed(0)
         model = LlamaForCausalLM(config).to(dtype).eval()
         layers = {
@@ -75,7 +94,7 @@ def overhead(toy: bool) -> Iterator[str]:
         tokens = torch.randint(0, config.vocab_size, (1, 64 if toy else 512))
         group = Group(0, "tag", False, (0,))
         times: dict[bool, list[float]] = {False: [], True: []}
-        for repeat in range(3 if toy else 7):
+        for repeat in range(3 if toy else pairs):
             for watch in (False, True) if repeat % 2 else (True, False):
                 collector = Collector(layers if watch else {})
                 start = time.perf_counter()
@@ -97,47 +116,46 @@ def percentiles(toy: bool) -> Iterator[str]:
     """Each percentile from the histogram and from a REQ sketch beside the exact one: goal within 1.1 %."""
     inputs = activations(toy)
     worst: dict[str, list[float]] = {"log2 histogram": [], "REQ k=12": []}
-    for values in inputs.values():
-        magnitudes = np.abs(values).ravel()
-        for percent, exact in exact_percentiles(magnitudes).items():
-            worst["log2 histogram"].append(abs(from_histogram(values, percent) / exact - 1))
-        if importlib.util.find_spec("datasketches"):
-            sketch = req_sketch(magnitudes[:2_000_000])
-            for percent, exact in exact_percentiles(magnitudes[:2_000_000]).items():
-                worst["REQ k=12"].append(abs(sketch.get_quantile(percent / 100) / exact - 1))
+    problem = "" if importlib.util.find_spec("datasketches") else "datasketches is not installed"
+    with tempfile.TemporaryDirectory() as folder:
+        for values in inputs.values():
+            for percent, exact in exact_percentiles(np.abs(values).ravel()).items():
+                worst["log2 histogram"].append(abs(from_histogram(values, percent) / exact - 1))
+            if not problem:
+                part = np.abs(values).ravel()[:2_000_000].astype(np.float32)
+                np.save(path := Path(folder) / "part.npy", part)
+                found = child([sys.executable, __file__, "--sketch-of", str(path)])
+                if isinstance(found, str):
+                    problem = found
+                    continue
+                exact_of_part = exact_percentiles(part)
+                worst["REQ k=12"] += [
+                    abs(found[str(percent)] / exact_of_part[percent] - 1) for percent in exact_of_part
+                ]
     millions = sum(values.size for values in inputs.values()) / 1e6
     yield f"{len(inputs)} inputs, {millions:.1f} M values, percentiles {PERCENTS}"
     for name, errors in worst.items():
-        yield f"{name}: {describe(errors)}" if errors else f"{name}: datasketches is not installed"
+        yield f"{name}: {describe(errors)}" if errors else f"{name}: {problem}"
 
 
 def tokens(toy: bool) -> Iterator[str]:
-    """Resident memory of the collector after few and after many tokens: goal within 5 %."""
-    import psutil
-    import torch
-
-    from qtool.calibrate.collect import Collector
-    from qtool.calibrate.statistics import Group
-
-    layers = {f"layer{number}": torch.nn.Linear(64, 64) for number in range(2)}
-    collector = Collector(layers)
-    generator = torch.Generator().manual_seed(0)
-    marks = (10_000, 50_000) if toy else (100_000, 10_000_000)
-    row_tokens, done, row, resident = 2000, 0, 0, []
-    with torch.inference_mode(), collector.watching():
+    """Resident memory of the whole stage after few and after many tokens, each in a process: goal within 5 %."""
+    marks = (5_000, 20_000) if toy else (100_000, 10_000_000)
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        make_model(Path(folder) / "model", blocks=1, width=32)
         for mark in marks:
-            while done < mark:
-                values = torch.randn(row_tokens, 64, generator=generator)
-                for layer in layers.values():
-                    layer(values + 0.0)  # an input of its own for each layer
-                place = 64 * row * row_tokens // marks[-1]
-                collector.row(row, Group(place, "tag", False, (row,)), {}, f"row {row}")
-                done, row = done + row_tokens, row + 1
-            resident.append(psutil.Process().memory_info().rss)
-    yield (
-        f"2 inputs of 64 columns in 64 groups: {resident[0] / 2**20:.0f} MiB after {marks[0] / 1e6:g} M tokens, "
-        f"{resident[1] / 2**20:.0f} MiB after {marks[1] / 1e6:g} M ({100 * (resident[1] / resident[0] - 1):+.1f} %)"
-    )
+            command = [sys.executable, __file__, "--resident-of", str(Path(folder) / "model"), str(mark)]
+            answer = child(command)
+            if isinstance(answer, str):
+                yield f"{mark / 1e6:g} M tokens: {answer}"
+                return
+            found[mark] = answer
+    for memory in found.values():
+        shown = ", ".join(f"{name} {size / 2**20:.0f} MiB" for name, size in memory.items() if name != "tokens")
+        yield f"{memory['tokens'] / 1e6:.2f} M tokens through the pass: {shown}"
+    few, many = (found[mark]["during the pass"] for mark in marks)
+    yield f"during the pass: {100 * (many / few - 1):+.1f} %"
 
 
 def blocks(toy: bool) -> Iterator[str]:
@@ -161,30 +179,68 @@ def blocks(toy: bool) -> Iterator[str]:
     yield f"{many} against {few} blocks: {second['peak'] / first['peak']:.2f} times; less the start {added:.2f}"
 
 
-def beside(toy: bool) -> Iterator[str]:
+def beside(toy: bool, modelopt_python: str) -> Iterator[str]:
     """The same activations through our counter, torch's HistogramObserver and ModelOpt's histogram calibrator."""
     import torch
 
     chunks = [torch.from_numpy(values) for values in next(iter(activations(toy, down_only=True).values()))]
-    together = np.abs(np.concatenate([chunk.numpy().ravel() for chunk in chunks]))
-    exact = exact_percentiles(together)
-    for name, make in (
-        ("qtool", our_counter),
-        ("torch HistogramObserver", torch_observer),
-        ("ModelOpt", modelopt_calibrator),
-    ):
-        tool = make()
-        if tool is None:
-            yield f"{name}: not installed"
+    exact = exact_percentiles(np.abs(np.concatenate([chunk.numpy().ravel() for chunk in chunks])))
+    millions = sum(chunk.numel() for chunk in chunks) / 1e6
+    yield f"{millions:.1f} M values in {len(chunks)} rows of the last down projection"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.npz"
+        np.savez(path, *(chunk.numpy() for chunk in chunks))
+        answers = {
+            "qtool": measured(our_counter(), chunks, list(exact)),
+            "torch HistogramObserver": measured(torch_observer(), chunks, list(exact)),
+            "ModelOpt": child([modelopt_python, __file__, "--modelopt-of", str(path)]),
+        }
+    for name, answer in answers.items():
+        if isinstance(answer, str):
+            yield f"{name}: {answer}"
             continue
-        see, percentile, size = tool
-        start = time.perf_counter()
-        for chunk in chunks:
-            see(chunk)
-        seconds = time.perf_counter() - start
-        errors = [percentile(percent) / value - 1 for percent, value in exact.items()]
-        shown = ", ".join(f"{percent:g}: {100 * error:+.2f} %" for percent, error in zip(exact, errors, strict=True))
-        yield f"{name}: {1e9 * seconds / together.size:.2f} ns a value, {size() / 1024:.0f} KiB, error at {shown}"
+        errors = {percent: answer["percentiles"][str(percent)] / value - 1 for percent, value in exact.items()}
+        shown = ", ".join(f"{percent:g}: {100 * error:+.2f} %" for percent, error in errors.items())
+        yield f"{name}: {answer['ns_a_value']:.2f} ns a value, {answer['bytes'] / 1024:.0f} KiB, error at {shown}"
+
+
+def measured(tool: Any, chunks: Any, percents: list[float]) -> dict[str, Any]:
+    """Time, memory and percentiles of one tool over `chunks`."""
+    see, percentile, size = tool
+    start = time.perf_counter()
+    for chunk in chunks:
+        see(chunk)
+    seconds = time.perf_counter() - start
+    return {
+        "ns_a_value": 1e9 * seconds / sum(chunk.numel() for chunk in chunks),
+        "percentiles": {str(percent): percentile(percent) for percent in percents},
+        "bytes": size(),
+    }
+
+
+def calibrated_by_modelopt(path: Path) -> dict[str, Any]:
+    """The same of ModelOpt, in a process of the environment that has it."""
+    import torch
+
+    with np.load(path) as stored:
+        chunks = [torch.from_numpy(stored[name]) for name in stored.files]
+    return measured(modelopt_calibrator(), chunks, list(PERCENTS))
+
+
+def sketched(path: Path) -> dict[str, float]:
+    """Percentiles of the values in `path` by a REQ sketch."""
+    sketch = req_sketch(np.load(path))
+    return {str(percent): float(sketch.get_quantile(percent / 100)) for percent in PERCENTS}
+
+
+def child(command: list[str]) -> Any:
+    """What a child process prints as JSON, or in words how it ended."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode < 0:
+        return f"killed by signal {-done.returncode}"
+    if done.returncode:
+        return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def our_counter() -> tuple[Callable[[Any], None], Callable[[float], float], Callable[[], int]]:
@@ -206,11 +262,9 @@ def our_counter() -> tuple[Callable[[Any], None], Callable[[float], float], Call
     return see, percentile, lambda: counts.nbytes
 
 
-def torch_observer() -> tuple[Callable[[Any], None], Callable[[float], float], Callable[[], int]] | None:
-    try:
-        from torch.ao.quantization import HistogramObserver
-    except ImportError:
-        return None
+def torch_observer() -> tuple[Callable[[Any], None], Callable[[float], float], Callable[[], int]]:
+    from torch.ao.quantization import HistogramObserver
+
     observer = HistogramObserver()
 
     def percentile(percent: float) -> float:
@@ -224,9 +278,7 @@ def torch_observer() -> tuple[Callable[[Any], None], Callable[[float], float], C
     return observer, percentile, lambda: observer.histogram.nbytes
 
 
-def modelopt_calibrator() -> tuple[Callable[[Any], None], Callable[[float], float], Callable[[], int]] | None:
-    if importlib.util.find_spec("modelopt") is None:
-        return None
+def modelopt_calibrator() -> tuple[Callable[[Any], None], Callable[[float], float], Callable[[], int]]:
     from modelopt.torch.quantization.calib import HistogramCalibrator
 
     calibrator = HistogramCalibrator(num_bits=8, axis=None, unsigned=False)
@@ -317,6 +369,43 @@ def peak_of(model: Path, rows: Path) -> dict[str, int]:
         stage.calibrate(model, settings, Path(folder) / "out", progress=Silent())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"start": start, "peak": peak, "weights": (model / "model.safetensors").stat().st_size}
+
+
+def resident_of(model: Path, wanted: int) -> dict[str, int]:
+    """Resident bytes of one calibration over `wanted` tokens: before the rows are drawn, after each advance of the pass
+    the largest, and the peak of the whole process, in which the rows are drawn and stored."""
+    import psutil
+
+    import qtool.calibrate.stage as stage
+    from qtool.calibrate import stream  # noqa: F401 - loaded before the measurement starts
+    from qtool.progress import Silent
+    from qtool.records.plan import CalibrationSettings
+
+    process = psutil.Process()
+    start, seen, done = process.memory_info().rss, [0], [0]
+
+    class Watching(Silent):
+        @contextlib.contextmanager
+        def track(self, label: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+            def advance(units: int) -> None:
+                done[0] += units
+                seen[0] = max(seen[0], process.memory_info().rss)
+
+            yield advance
+
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows.jsonl"
+        generator = np.random.default_rng(0)
+        with rows.open("w") as file:
+            for _ in range(wanted // 400):
+                file.write(json.dumps({"text": "".join(map(chr, generator.integers(97, 123, 500)))}) + "\n")
+        settings = CalibrationSettings(
+            set=str(rows), sequences=max(8, wanted // 640), sequence_tokens=512, observers=("absmax",)
+        )
+        machine = stage.Machine(activation_bytes=1 << 20)
+        stage.calibrate(model, settings, Path(folder) / "out", progress=Watching(), machine=machine)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"tokens": done[0] // 2, "at the start": start, "during the pass": seen[0], "peak of the process": peak}
 
 
 def make_model(folder: Path, *, blocks: int, width: int) -> None:
