@@ -1,7 +1,8 @@
 """Watches the inputs of linear layers while blocks run, and outputs where asked, and makes statistics of them."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import fnmatch
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 
 from qtool.calibrate.running import Running, Scratch
 from qtool.calibrate.statistics import INPUTS_ONLY, Group, InputStatistics, Kept
-from qtool.errors import NumericError
+from qtool.errors import NumericError, UsageError
+from qtool.models.architecture import LinearLayer
 
 
 class Collector:
@@ -91,6 +93,15 @@ class Collector:
     def _see(self, name: str, values: Tensor) -> None:
         seen = self._now.get(name)
         self._now[name] = values if seen is None else _joined(seen, values)
+
+
+def layers_named(patterns: Sequence[str], linears: Sequence[LinearLayer]) -> frozenset[str]:
+    """Layers inside blocks that `patterns` name; the output head's product is never made. Raises UsageError."""
+    inside = [layer.name for layer in linears if layer.block is not None]
+    for pattern in patterns:
+        if not fnmatch.filter(inside, pattern):
+            raise UsageError(f"outputs {pattern!r}: no linear layer of a block is called so; for example *.k_proj")
+    return frozenset(name for pattern in patterns for name in fnmatch.filter(inside, pattern))
 
 
 def output_name(layer: str) -> str:

@@ -1,7 +1,6 @@
 """The stage: one pass over a calibration set, from a model folder and settings to a finished calibration folder."""
 
 import contextlib
-import fnmatch
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from qtool import __version__
 from qtool.calibrate import stored_rows
+from qtool.calibrate.collect import layers_named
 from qtool.calibrate.finish import Task, finish, store_sequences
 from qtool.calibrate.groups import draw_tokens, make_groups
 from qtool.calibrate.observe import Asked, check_columns, kept_for, parse
@@ -22,7 +22,6 @@ from qtool.calibrate.statistics_file import read_statistics
 from qtool.data.sequences import Drawn, TokenSequence, draw_sequences
 from qtool.data.sets import load_set, with_traffic
 from qtool.errors import MismatchError, QtoolError, UsageError
-from qtool.models.architecture import LinearLayer
 from qtool.progress import Progress
 from qtool.records.calibration import Calibration
 from qtool.records.plan import CalibrationSettings
@@ -163,7 +162,7 @@ def prepare(
     stream = BlockStream(model, dtype=dtype, device=device)
     linears = stream.architecture.linears
     check_columns(asked, [(layer.name, layer.columns) for layer in linears])
-    outputs = _outputs(settings.outputs, linears)
+    outputs = layers_named(settings.outputs, linears)
     check_columns(asked, [(layer.name, layer.rows) for layer in linears if layer.name in outputs])
     tokens = _fitting(settings.sequence_tokens, stream.context_tokens, progress)
     drawn = draw_sequences(spec, tokenizer, sequences=settings.sequences, tokens=tokens, seed=settings.seed)
@@ -226,15 +225,6 @@ def _check(settings: CalibrationSettings) -> None:
     twice = [text for text in settings.observers if settings.observers.count(text) > 1]
     if twice:
         raise UsageError(f"observer {twice[0]!r} is named twice")
-
-
-def _outputs(patterns: Sequence[str], linears: Sequence[LinearLayer]) -> frozenset[str]:
-    """Layers inside blocks that `patterns` name; the output head's product is never made. Raises UsageError."""
-    inside = [layer.name for layer in linears if layer.block is not None]
-    for pattern in patterns:
-        if not fnmatch.filter(inside, pattern):
-            raise UsageError(f"outputs {pattern!r}: no linear layer of a block is called so; for example *.k_proj")
-    return frozenset(name for pattern in patterns for name in fnmatch.filter(inside, pattern))
 
 
 def _fitting(asked: int, context: int | None, progress: Progress) -> int:
