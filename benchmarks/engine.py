@@ -31,7 +31,6 @@ from qtool.engine.contract import GenerationRequest
 from qtool.engine.drive import generate
 from qtool.engine.load import open_engine
 from qtool.engine.weights import kernels_of
-from qtool.latency.cold_start import Trial, cold_start
 from qtool.latency.machine import load_average, measured_bandwidth
 from qtool.models.device import hardware
 from qtool.progress import Silent
@@ -240,39 +239,47 @@ def peers_of(part: str, folders: dict[str, Path], slots: int) -> tuple[list[Peer
     return peers, engines
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """One part: all rounds of its peers."""
-    part = PARTS[options.part]
+def measure(options: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) -> None:
+    """One part: rounds of its peers in turn. What is known is kept after each round, so that no limit loses it."""
+    part, started = PARTS[options.part], time.monotonic()
     shape, folders = prepare(options.work, options.toy)
-    before = load_average()
-    peers, engines = peers_of(options.part, folders, max(part.levels))
-    vocabulary, tokens, speeds = shape["vocab_size"], options.tokens, []
-    for level in part.levels:
-        for peer in peers:
-            peer.time("warm", prompts(level, 128, vocabulary, 99), 4)
-        for number in range(options.rounds or part.rounds):
-            for peer in peers:
-                peer.time(str(level), prompts(level, 128, vocabulary, 100 * level + number), tokens)
-        speeds += [summarize(peer, str(level), level, tokens) for peer in peers]
-    ids = prompts(1, 128, vocabulary, 7)[0]
-    return {
+    vocabulary, tokens = shape["vocab_size"], options.tokens
+    found: dict[str, Any] = {
         "part": options.part,
         "hardware": hardware(),
         "vector_instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": options.threads,
         "versions": {name: version(name) for name in VERSIONS if find_spec(MODULES.get(name, name)) is not None},
-        "load_average": [before, load_average()],
+        "load_average": [load_average()],
         "bandwidth_bytes_per_second": measured_bandwidth("cpu"),
         "shape": shape,
         "output_tokens": tokens,
-        "speeds": speeds,
-        "kernels": {name: sorted({label for _, label in engine.kernels}) for name, engine in engines.items()},
-        "kernel_ratio": {name: kernel_ratio(engine, ids) for name, engine in engines.items()} if part.share else {},
-        "weight_bytes": {name: engine.weight_bytes for name, engine in engines.items()},
-        "starts": {name: vars_of(cold_start(folders[name], Trial(1, 128, 4))) for name in engines}
-        if part.share
-        else {},
+        "speeds": [],
+        "kernel_ratio": {},
     }
+    peers, engines = peers_of(options.part, folders, max(part.levels))
+    found["kernels"] = {name: sorted({label for _, label in engine.kernels}) for name, engine in engines.items()}
+    found["weight_bytes"] = {name: engine.weight_bytes for name, engine in engines.items()}
+    rounds = options.rounds or part.rounds
+    for peer in peers:
+        peer.time("warm", prompts(max(part.levels), 128, vocabulary, 99), 4)
+    for number in range(rounds):
+        for level in part.levels:
+            for peer in peers:
+                peer.time(str(level), prompts(level, 128, vocabulary, 100 * level + number), tokens)
+                found["speeds"] = [
+                    summarize(known, str(size), size, tokens)
+                    for size in part.levels for known in peers if str(size) in known.rounds
+                ]  # fmt: skip
+                found["load_average"] = [*found["load_average"][:1], load_average()]
+                keep(found)
+        if time.monotonic() - started > options.seconds:
+            break
+    if part.share:
+        ids = prompts(1, 128, vocabulary, 7)[0]
+        for name, engine in engines.items():
+            found["kernel_ratio"][name] = kernel_ratio(engine, ids)
+            keep(found)
 
 
 def summarize(peer: Peer, level: str, count: int, tokens: int) -> dict[str, Any]:
@@ -318,11 +325,9 @@ def report(folder: Path) -> str:
                 )
             lines.append("")
         for name, ratio in found["kernel_ratio"].items():
-            start = found["starts"][name]
             lines.append(
                 f"- {name}: {100 * ratio:.0f} % of a decoding step inside matrix products; weights "
-                f"{found['weight_bytes'][name] / 1e6:.0f} MB; loaded in {start['load_seconds']:.1f} s, peak "
-                f"{start['peak_memory_bytes'] / 1e6:.0f} MB; {'; '.join(found['kernels'][name])}"
+                f"{found['weight_bytes'][name] / 1e6:.0f} MB; {'; '.join(found['kernels'][name])}"
             )
         lines += [""] if found["kernel_ratio"] else []
     return "\n".join(lines)
@@ -336,6 +341,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--rounds", type=int, default=0, help="0: as many as the part says")
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=240, help="no round begins later than this")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--toy", action="store_true")
     options = parser.parse_args()
@@ -346,16 +352,11 @@ def main() -> None:
         return
     if options.part is None:
         parser.error("say which --part, or --report")
-    found = measure(options)
     results.mkdir(parents=True, exist_ok=True)
-    (results / f"{options.part}.json").write_text(json.dumps(found, indent=2) + "\n")
-    for row in found["speeds"]:
+    kept = results / f"{options.part}.json"
+    measure(options, lambda found: kept.write_text(json.dumps(found, indent=2) + "\n") and None)
+    for row in json.loads(kept.read_text())["speeds"]:
         print(f"{row['peer']:<45} {row['level']:>3} at once {row['tokens_per_second']:>8.1f} tok/s")
-
-
-def vars_of(start: Any) -> dict[str, float]:
-    """A cold start as plain numbers."""
-    return {name: getattr(start, name) for name in ("first_token_seconds", "load_seconds", "peak_memory_bytes")}
 
 
 if __name__ == "__main__":
