@@ -95,7 +95,7 @@ def _task_lengths(task: str, named: dict[str, Path]) -> tuple[int, int]:
 
     from qtool.evaluate.prompts import questions
     from qtool.evaluate.tasks import load_items, load_shots, load_task
-    from qtool.latency.stage import is_url
+    from qtool.models.locate import is_url
     from qtool.models.tokenizer import encode, load_tokenizer
 
     folder = next((folder for folder in named.values() if not is_url(folder)), None)

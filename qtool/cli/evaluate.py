@@ -11,7 +11,12 @@ _EXIT = {None: 0, "PASS": 0, "FAIL": 1, "UNDECIDED": 2}
 
 
 def command(
-    variant: Annotated[str, typer.Argument(help="Variant folder, model folder, reference name or hub id.")],
+    variant: Annotated[
+        str,
+        typer.Argument(
+            help="Variant folder, model folder, reference name, hub id, or URL of an OpenAI-compatible server."
+        ),
+    ],
     task: Annotated[list[str], typer.Option(help="Task name or TOML file; repeatable; `all` for every own task.")],
     baseline: Annotated[
         str | None, typer.Option(help="The baseline: its model, or a folder of its finished evaluations.")
@@ -30,6 +35,9 @@ def command(
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     backend: Annotated[str, typer.Option(help="The engine that answers.")] = "qtool",
+    tokenizer: Annotated[
+        str | None, typer.Option(help="With a URL: a local model whose tokenizer the server's model has.")
+    ] = None,
     generate_all: Annotated[
         bool, typer.Option("--generate-all", help="Generate every answer, also where one pass would tell it.")
     ] = False,
@@ -47,10 +55,10 @@ def command(
     from qtool.models.locate import locate
 
     order = Order(
-        model=locate(variant),
+        model=_locate(variant),
         tasks=tuple(task),
         output=output,
-        baseline=None if baseline is None else locate(baseline),
+        baseline=None if baseline is None else _locate(baseline),
         limit=limit,
         margin_points=margin,
         data=data,
@@ -58,9 +66,21 @@ def command(
         until_decided=until_decided,
         unsafe_code=unsafe_code,
         settings=Settings(
-            chat=chat, in_flight=in_flight, dtype=dtype, device=device, backend=backend, forcing=not generate_all
+            chat=chat,
+            in_flight=in_flight,
+            dtype=dtype,
+            device=device,
+            backend=backend,
+            forcing=not generate_all,
+            tokenizer=None if tokenizer is None else locate(tokenizer),
         ),
     )
     found = fulfil(order, stage_progress(quiet))
     show(found, as_json, render(found))
     raise typer.Exit(_EXIT[found.overall])
+
+
+def _locate(model: str) -> Path:
+    from qtool.models.locate import is_url, locate
+
+    return Path(model) if is_url(Path(model)) else locate(model)

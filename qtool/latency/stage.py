@@ -13,6 +13,7 @@ from qtool.latency.cold_start import ColdStart, Trial, cold_start
 from qtool.latency.machine import load_average, machine_state, measured_bandwidth
 from qtool.latency.rounds import Subject, label, requests_at, time_level
 from qtool.latency.timing import Limits, Load, summarize
+from qtool.models.locate import is_url
 from qtool.progress import Progress
 from qtool.records.latency import LatencyProfile, LoadLevel
 from qtool.records.plan import LatencySettings
@@ -86,11 +87,6 @@ def measure(
         write_record(output / f"{subject.name}.bench_serve.json", served)
         write_record(output / f"{subject.name}.json", profile)
     return profiles
-
-
-def is_url(folder: Path) -> bool:
-    """Whether what is to be timed is a server's address and not a folder (a Path folds the two slashes into one)."""
-    return str(folder).startswith(("http:/", "https:/"))
 
 
 def _check_fit(subjects: list[Subject], settings: LatencySettings) -> None:

@@ -33,6 +33,11 @@ def locate(model: str) -> Path:
     raise UnknownName("model", model, reference.names())
 
 
+def is_url(model: Path) -> bool:
+    """Whether `model` is a server's address and not a folder (a Path folds the two slashes into one)."""
+    return str(model).startswith(("http:/", "https:/"))
+
+
 def _from_hub(model: str) -> Path:
     import httpx
     from huggingface_hub import snapshot_download

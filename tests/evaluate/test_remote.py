@@ -1,0 +1,104 @@
+"""A model behind a URL is evaluated as a local one: same items, same rows; what it cannot give is not asked of it."""
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from qtool import reference
+from qtool.errors import CapacityError, UsageError
+from qtool.evaluate.model import Settings, identify
+from qtool.evaluate.order import Order, default_output, fulfil
+from qtool.evaluate.remote import name_of
+from qtool.progress import Silent
+
+ANSWER = " Paris."
+BASE = reference.folder("reference-64")
+
+
+class Server(BaseHTTPRequestHandler):
+    """An API that knows text alone and always gives the same answer; it can neither echo nor list token ids."""
+
+    def do_GET(self) -> None:
+        self._send(json.dumps({"data": [{"id": "always-paris"}]}))
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        assert "echo" not in body
+        if "return_token_ids" in body:
+            self._send('{"error": "return_token_ids: unknown"}', status=400)
+            return
+        self._send(f"data: {json.dumps({'choices': [{'text': ANSWER, 'finish_reason': 'stop'}]})}\n\ndata: [DONE]\n\n")
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: stderr is the test's."""
+
+    def _send(self, text: str, status: int = 200) -> None:
+        self.send_response(status)
+        self.send_header("content-length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[Path]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield Path(f"http://127.0.0.1:{server.server_port}")
+    server.shutdown()
+    server.server_close()
+
+
+def order(url: Path, output: Path, tokenizer: Path | None = BASE) -> Order:
+    settings = Settings(tokenizer=tokenizer, in_flight=4)
+    return Order(url, tasks=("facts",), output=output, limit=6, settings=settings)
+
+
+def test_answers_of_a_server_are_rows_like_any_other(url: Path, tmp_path: Path) -> None:
+    found = fulfil(order(url, tmp_path / "remote"), Silent()).evaluations[0]
+    rows = [json.loads(line) for line in (tmp_path / "remote" / "facts.items.jsonl").read_text().splitlines()]
+    assert [row["output"] for row in rows] == [ANSWER] * 6
+    assert found.engine == "openai"
+    assert found.score.value == sum(row["score"] for row in rows) / 6
+    assert found.agreement is None
+    assert found.forecast is None
+
+
+def test_a_server_is_held_against_a_local_baseline(url: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = fulfil(replace(order(url, tmp_path / "remote"), baseline=BASE), Silent()).evaluations[0]
+    assert found.comparison is not None
+    assert found.comparison.baseline == "reference-64"
+
+
+def test_the_same_server_is_not_asked_twice(url: Path, tmp_path: Path) -> None:
+    first = fulfil(order(url, tmp_path / "remote"), Silent()).evaluations[0]
+    again = fulfil(order(url, tmp_path / "remote"), Silent(), opener=_refuse).evaluations[0]
+    assert again.score == first.score
+
+
+def test_without_a_tokenizer_the_way_out_is_named(url: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--tokenizer"):
+        fulfil(order(url, tmp_path / "remote", tokenizer=None), Silent())
+    assert not (tmp_path / "remote").exists()
+
+
+def test_where_no_server_answers_is_said_with_its_address() -> None:
+    with pytest.raises(CapacityError, match=r"http://127\.0\.0\.1:9: does not answer"):
+        identify(Path("http://127.0.0.1:9"), Settings(tokenizer=BASE))
+
+
+@pytest.mark.parametrize(
+    "address", ["http://host:8000", "http://host:8000/", "https://host:8000/v1", Path("http://host:8000/v1")]
+)
+def test_an_address_becomes_a_file_name(address: str | Path) -> None:
+    assert name_of(address) == "host-8000"
+    assert default_output(Path(address)) == Path("evaluations/host-8000")
+
+
+def _refuse(folder: Path, settings: Settings) -> tuple[object, object]:
+    raise AssertionError("nothing is left to ask")
