@@ -75,11 +75,11 @@ class Part(NamedTuple):
 
 PARTS = {
     "one": Part(ALL, ("float32 generate",), (1,), 3, share=True),
-    "one-bfloat16": Part(("base", "w4a16"), ("bfloat16 generate",), (1,), 1),
+    "one-bfloat16": Part(("base", "w8a8", "w4a16"), ("float32 generate", "bfloat16 generate"), (1,), 1, share=True),
     "sixteen": Part(ALL, ("float32 continuous",), (16,), 1),
     "sixteen-bfloat16": Part(("base", "w8a8"), ("bfloat16 continuous",), (16,), 1),
     "llama.cpp": Part(("w4a16", "w8a16", "w8a8"), ("llama.cpp Q4_0", "llama.cpp Q8_0"), (1, 8), 3),
-    "nf4": Part(("w4a16",), ("nf4",), (1,), 1),
+    "nf4": Part(("w4a16", "w8a8"), ("llama.cpp Q4_0", "llama.cpp Q8_0", "nf4"), (1,), 2),
 }
 MODULES = {"llama-cpp-python": "llama_cpp"}
 VERSIONS = ("torch", "transformers", "bitsandbytes", "llama-cpp-python", "gguf")
@@ -262,10 +262,11 @@ def measure(options: argparse.Namespace, keep: Callable[[dict[str, Any]], None])
     found["weight_bytes"] = {name: engine.weight_bytes for name, engine in engines.items()}
     rounds = options.rounds or part.rounds
     for peer in peers:
-        peer.time("warm", prompts(max(part.levels), 128, vocabulary, 99), 4)
+        peer.time("warm", prompts(1, 128, vocabulary, 99), 4)
     for number in range(rounds):
         for level in part.levels:
             for peer in peers:
+                peer.time(f"{level} first", prompts(level, 128, vocabulary, 100 * level + number + 50), 1)
                 peer.time(str(level), prompts(level, 128, vocabulary, 100 * level + number), tokens)
                 found["speeds"] = [
                     summarize(known, str(size), size, tokens)
@@ -285,12 +286,15 @@ def measure(options: argparse.Namespace, keep: Callable[[dict[str, Any]], None])
 def summarize(peer: Peer, level: str, count: int, tokens: int) -> dict[str, Any]:
     """Median tokens per second of a peer's rounds, with their range."""
     speeds = sorted(count * tokens / seconds for seconds in peer.rounds[level])
+    first, whole = (statistics.median(peer.rounds[name]) for name in (f"{level} first", level))
     return {
         "peer": peer.name,
         "level": level,
         "tokens_per_second": statistics.median(speeds),
         "slowest": speeds[0],
         "fastest": speeds[-1],
+        "first_s": first,
+        "decode_tokens_per_second": count * (tokens - 1) / (whole - first),
         "rounds_s": peer.rounds[level],
     }
 
@@ -312,16 +316,18 @@ def report(folder: Path) -> str:
         for level in dict.fromkeys(row["level"] for row in found["speeds"]):
             rows = [row for row in found["speeds"] if row["level"] == level]
             theirs = [row for row in rows if not row["peer"].startswith("qtool")]
-            head = "".join(f" | x {row['peer']}" for row in theirs)
+            head = "".join(f" | decoding x {row['peer']}" for row in theirs)
             lines += [
-                f"| {level} at once | tokens/s | slowest, fastest | rounds{head} |",
-                "|---|---|---|---" + "|---" * len(theirs) + "|",
+                f"| {level} at once | prompts, s | decoding, tokens/s | whole, tokens/s | slowest, fastest "
+                f"| rounds{head} |",
+                "|---|---|---|---|---|---" + "|---" * len(theirs) + "|",
             ]
             for row in rows:
-                ratios = "".join(f" | {row['tokens_per_second'] / peer['tokens_per_second']:.2f}" for peer in theirs)
+                own = row["decode_tokens_per_second"]
+                ratios = "".join(f" | {own / peer['decode_tokens_per_second']:.2f}" for peer in theirs)
                 lines.append(
-                    f"| {row['peer']} | {row['tokens_per_second']:.1f} | {row['slowest']:.1f}, {row['fastest']:.1f} | "
-                    f"{len(row['rounds_s'])}{ratios} |"
+                    f"| {row['peer']} | {row['first_s']:.2f} | {own:.1f} | {row['tokens_per_second']:.1f} | "
+                    f"{row['slowest']:.1f}, {row['fastest']:.1f} | {len(row['rounds_s'])}{ratios} |"
                 )
             lines.append("")
         for name, ratio in found["kernel_ratio"].items():
