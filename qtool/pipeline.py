@@ -1,21 +1,22 @@
 """The only module that orders stages: calibrate, quantize, evaluate, time, report, bundle; skips what is unchanged."""
 
-from collections.abc import Callable
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qtool import __version__
 from qtool.errors import PlanError
+from qtool.pipeline_ladder import climb, rung_name
+from qtool.pipeline_run import Run, ask, make, task_of
 from qtool.plan import BASELINE
 from qtool.progress import Progress
 from qtool.records.model import ModelIdentity
-from qtool.records.plan import Plan, PlannedTask
+from qtool.records.plan import Plan, PlannedTask, PlannedVariant
 from qtool.records.report import Report
 from qtool.records.task import TaskSpec
 from qtool.store.codec import read_json, to_json
 from qtool.store.digest import file_digest, fingerprint
 from qtool.store.run_directory import locked, write_record, write_text
-from qtool.store.stage_log import is_done, mark_done
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,40 +29,6 @@ class PlanLock:
     versions: tuple[tuple[str, str], ...]
     hardware: str
     command: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """One run while it is carried out."""
-
-    plan: Plan
-    folder: Path
-    model: Path
-    identity: ModelIdentity
-    progress: Progress
-
-    def stage(self, name: str, inputs: object, manifest: Path, work: Callable[[], object]) -> None:
-        """Does `work` unless `name` was done from equal `inputs`; says which of the two."""
-        if not self.is_done(name, inputs):
-            work()
-            self.mark_done(name, inputs, manifest)
-
-    def is_done(self, name: str, inputs: object) -> bool:
-        """Whether stage `name` was done from equal `inputs`; if so, says that it is skipped."""
-        done = is_done(self.folder, name, {"qtool": __version__, "inputs": inputs})
-        if done:
-            self.progress.note(f"{name}: unchanged, skipped")
-        return done
-
-    def mark_done(self, name: str, inputs: object, manifest: Path) -> None:
-        """Records that stage `name` ended well and wrote `manifest`."""
-        mark_done(self.folder, name, {"qtool": __version__, "inputs": inputs}, manifest)
-
-    @property
-    def variants(self) -> dict[str, Path]:
-        """Name and folder of every variant, the baseline first."""
-        names = (BASELINE, *(variant.name for variant in self.plan.variants))
-        return {name: self.folder / "variants" / name for name in names}
 
 
 def run(plan: Plan, folder: Path, *, progress: Progress, command: str, limit: int | None = None) -> Report:
@@ -77,36 +44,22 @@ def run(plan: Plan, folder: Path, *, progress: Progress, command: str, limit: in
         plan = replace(plan, tasks=tuple(replace(task, items=_capped(plan, task, limit)) for task in plan.tasks))
     model = locate(plan.base)
     with locked(folder.parent / f".{folder.name}.run.lock", holds=str(folder)):
-        state = _Run(plan, folder, model, identify(model, source=plan.base), progress)
+        state = Run(plan, folder, model, identify(model, source=plan.base), progress)
         _write_lock(state, command)
         _calibrate(state)
-        _quantize(state)
-        _evaluate(state)
-        _measure_latency(state)
-        report = _report(state, command)
+        made = _make_and_ask(state)
+        _measure_latency(state, made)
+        report = _report(state, made, command)
         _bundle(state, report)
     return report
 
 
 def _capped(plan: Plan, task: PlannedTask, limit: int) -> int:
-    asked = task.items if task.items is not None else _task(plan, task).items
+    asked = task.items if task.items is not None else task_of(plan, task).items
     return min(asked, limit)
 
 
-def _task(plan: Plan, task: PlannedTask) -> TaskSpec:
-    from qtool.evaluate.tasks import load_task
-
-    spec = load_task(task.name, evals_dir=Path(plan.evals_dir) if plan.evals_dir else None)
-    return replace(
-        spec,
-        margin_points=spec.margin_points if task.margin_points is None else task.margin_points,
-        critical=spec.critical if task.critical is None else task.critical,
-        items=spec.items if task.items is None else task.items,
-        data=spec.data if task.data is None else task.data,
-    )
-
-
-def _write_lock(state: _Run, command: str) -> None:
+def _write_lock(state: Run, command: str) -> None:
     import platform
     from importlib.metadata import version
 
@@ -117,7 +70,7 @@ def _write_lock(state: _Run, command: str) -> None:
     lock = PlanLock(
         plan=state.plan,
         model=state.identity,
-        tasks=tuple(_task(state.plan, task) for task in state.plan.tasks),
+        tasks=state.tasks,
         versions=versions + tuple((name, version(name)) for name in packages),
         hardware=hardware(),
         command=command,
@@ -132,10 +85,10 @@ def _write_lock(state: _Run, command: str) -> None:
     write_record(path, lock)
 
 
-def _calibrate(state: _Run) -> None:
+def _calibrate(state: Run) -> None:
     from qtool.calibrate.stage import calibrate
 
-    output = state.folder / "calibration"
+    output = state.calibration
     settings = state.plan.calibration
     state.stage(
         "calibrate",
@@ -161,96 +114,70 @@ def _set_inputs(plan: Plan) -> dict[str, object]:
     return {"set": spec, "files": [fingerprint(Path(file)) for file in files]}
 
 
-def _quantize(state: _Run) -> None:
+def _make_and_ask(state: Run) -> tuple[PlannedVariant, ...]:
+    """Makes and evaluates the baseline and every variant; a ladder stands for the rungs that were tried."""
     from qtool.quantize import recipe
-    from qtool.quantize.stage import quantize
 
-    calibration = state.folder / "calibration"
-    recipes = {BASELINE: recipe.BASELINE, **{variant.name: variant.recipe for variant in state.plan.variants}}
-    for name, output in state.variants.items():
-        inputs = {
-            "model": state.identity.weights_digest,
-            "recipe": recipes[name],
-            "calibration": None if name == BASELINE else file_digest(calibration / "calibration.json"),
-        }
-
-        def work(name: str = name, output: Path = output) -> object:
-            used = None if name == BASELINE else calibration
-            return quantize(
-                state.model,
-                recipes[name],
-                output,
-                name=name,
-                calibration=used,
-                progress=state.progress,
-                replace=True,
-            )
-
-        state.stage(f"quantize:{name}", inputs, output / "variant.json", work)
+    single = [variant for variant in state.plan.variants if variant.until is None]
+    make(state, BASELINE, recipe.BASELINE)
+    for variant in single:
+        make(state, variant.name, variant.recipe)
+    ask(state, BASELINE)
+    for variant in single:
+        ask(state, variant.name)
+    made = []
+    for variant in state.plan.variants:
+        made += [variant] if variant.until is None else climb(state, variant)
+    _remove_untried(state, {variant.name for variant in made})
+    return tuple(made)
 
 
-def _evaluate(state: _Run) -> None:
-    from qtool.evaluate.stage import evaluate_all
-
-    tasks = {task.name: _task(state.plan, task) for task in state.plan.tasks}
-    baseline = state.folder / "evaluations" / BASELINE
-    for name, variant in state.variants.items():
-        output = state.folder / "evaluations" / name
-        inputs = {task: _evaluation_inputs(state, name, spec) for task, spec in tasks.items()}
-        wanted = [task for task in tasks if not state.is_done(f"evaluate:{name}:{task}", inputs[task])]
-        if not wanted:
-            continue
-        evaluate_all(
-            variant,
-            tuple(tasks[task] for task in wanted),
-            output,
-            baseline=None if name == BASELINE else baseline,
-            progress=state.progress,
-            seed=state.plan.seed,
-            dtype=state.plan.dtype,
-        )
-        for task in wanted:
-            state.mark_done(f"evaluate:{name}:{task}", inputs[task], output / f"{task}.json")
+def _remove_untried(state: Run, made: set[str]) -> None:
+    """Removes rungs that an earlier run of the plan tried and this one did not: their verdicts are of other terms."""
+    for variant in state.plan.variants:
+        names = [rung_name(variant, index) for index in range(variant.tries)] if variant.until is not None else []
+        for name in names:
+            if name not in made and state.variant(name).is_dir():
+                shutil.rmtree(state.variant(name))
+                shutil.rmtree(state.evaluations(name), ignore_errors=True)
 
 
-def _evaluation_inputs(state: _Run, variant: str, task: TaskSpec) -> dict[str, object]:
-    baseline = state.folder / "evaluations" / BASELINE / f"{task.name}.json"
-    return {
-        "variant": file_digest(state.variants[variant] / "variant.json"),
-        "task": task,
-        "data": None if task.data is None else fingerprint(Path(task.data)),
-        "seed": state.plan.seed,
-        "dtype": state.plan.dtype,
-        "baseline": None if variant == BASELINE else file_digest(baseline),
-    }
-
-
-def _measure_latency(state: _Run) -> None:
+def _measure_latency(state: Run, made: tuple[PlannedVariant, ...]) -> None:
     from qtool.latency.stage import measure
 
     output = state.folder / "latency"
+    timed = {name: state.variant(name) for name in (BASELINE, *_worth_timing(state, made))}
     inputs = {
         "settings": state.plan.latency,
         "dtype": state.plan.dtype,
-        "variants": {name: file_digest(path / "variant.json") for name, path in state.variants.items()},
+        "variants": {name: file_digest(path / "variant.json") for name, path in timed.items()},
     }
-    last = list(state.variants)[-1]
+    last = list(timed)[-1]
     state.stage(
         "latency",
         inputs,
         output / f"{last}.json",
-        lambda: measure(state.variants, state.plan.latency, output, progress=state.progress, dtype=state.plan.dtype),
+        lambda: measure(timed, state.plan.latency, output, progress=state.progress, dtype=state.plan.dtype),
     )
 
 
-def _report(state: _Run, command: str) -> Report:
+def _worth_timing(state: Run, made: tuple[PlannedVariant, ...]) -> list[str]:
+    """Every variant of the plan, and of a ladder the rung it ended on."""
+    planned = [variant.name for variant in state.plan.variants if variant.until is None]
+    names = [variant.name for variant in made]
+    for ladder in (variant for variant in state.plan.variants if variant.until is not None):
+        planned.append([name for name in names if name in {rung_name(ladder, i) for i in range(ladder.tries)}][-1])
+    return sorted(planned, key=names.index)
+
+
+def _report(state: Run, made: tuple[PlannedVariant, ...], command: str) -> Report:
     from qtool.report.stage import report
 
-    write_text(state.folder / "plan.json", to_json(state.plan))
+    write_text(state.folder / "plan.json", to_json(replace(state.plan, variants=made)))
     return report(state.folder, command=command)
 
 
-def _bundle(state: _Run, report: Report) -> None:
+def _bundle(state: Run, report: Report) -> None:
     from qtool.bundle.stage import bundle
 
     if report.recommendation.variant is None:

@@ -1,11 +1,12 @@
 """Reads `plan.toml` and refuses what cannot work, all problems at once, before any work is done."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal, cast
 
 from qtool import catalog
 from qtool.errors import PlanError, QtoolError
-from qtool.quantize.recipe import completed, recipe_problems
+from qtool.quantize.recipe import BUDGET, completed, recipe_problems
 from qtool.records.plan import (
     Budget,
     CalibrationSettings,
@@ -14,10 +15,36 @@ from qtool.records.plan import (
     PlannedTask,
     PlannedVariant,
 )
-from qtool.records.variant import Recipe
+from qtool.records.variant import Activations, Recipe, SchemeName
 from qtool.store.codec import read_toml
 
 BASELINE = "baseline"
+_SCHEME_OF_BITS: dict[int | str, SchemeName] = {4: "w4a16", 8: "w8a16", "auto": "w4a16"}
+
+
+@dataclass(frozen=True, slots=True)
+class VariantTable:
+    """`[variants.<name>]` as written: a recipe, and instead of one scheme for all layers a budget or a goal.
+
+    `bits` stands for a scheme: 4 for w4a16, 8 for w8a16, "auto" for w4a16 with the layers that need them in more bits.
+    `budget` is a size ("0.35 x base", "1.2 MB" or bytes) to fill with the layers worth it, `until = "pass"` lifts ever
+    more layers until every critical task passes, with at most `tries` variants.
+    """
+
+    scheme: SchemeName | None = None
+    bits: int | str | None = None
+    budget: str | int | None = None
+    until: Literal["pass"] | None = None
+    tries: int = 6
+    method: str = "rtn"
+    group_size: int = -1
+    symmetric: bool = True
+    activations: Activations = "none"
+    observer: str | None = None
+    skip: tuple[str, ...] = ("lm_head",)
+    format: Literal["compressed-tensors", "gptq", "bitsandbytes", "none"] = "compressed-tensors"
+    options: tuple[tuple[str, str], ...] = ()
+    overrides: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +62,7 @@ class PlanFile:
     """`plan.toml` as written: variants and tasks are tables by name."""
 
     base: str
-    variants: dict[str, Recipe]
+    variants: dict[str, VariantTable]
     tasks: dict[str, TaskTable]
     name: str | None = None
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
@@ -53,10 +80,12 @@ def read_plan(path: Path) -> Plan:
     Raises PlanError with every unknown key, wrong type, unknown name and impossible combination, each with its key.
     """
     written = read_toml(PlanFile, path)
+    if unclear := [text for name, table in written.variants.items() for text in _bits_problems(table, name)]:
+        raise PlanError([f"{path}: {text}" for text in unclear])
     plan = Plan(
         base=written.base,
         name=written.name or path.stem,
-        variants=tuple(PlannedVariant(name, completed(recipe)) for name, recipe in written.variants.items()),
+        variants=tuple(_planned(name, table) for name, table in written.variants.items()),
         tasks=tuple(
             PlannedTask(name, table.margin_points, table.items, table.critical, _beside(path, table.data))
             for name, table in written.tasks.items()
@@ -73,6 +102,38 @@ def read_plan(path: Path) -> Plan:
     if problems:
         raise PlanError(problems)
     return plan
+
+
+def _bits_problems(table: VariantTable, name: str) -> list[str]:
+    """What is wrong with the number of bits asked for, before it can be turned into a scheme."""
+    if table.scheme is None and table.bits is None:
+        return [f"variants.{name}: give scheme, for example 'w4a16', or bits: 4, 8 or 'auto'"]
+    if table.bits is None:
+        return []
+    if table.bits not in _SCHEME_OF_BITS:
+        return [f"variants.{name}.bits: {table.bits!r} is not one of 4, 8, 'auto'"]
+    if table.scheme not in (None, _SCHEME_OF_BITS[table.bits]):
+        return [f"variants.{name}.bits: {table.bits!r} does not go with scheme {table.scheme!r}; give one of the two"]
+    return []
+
+
+def _planned(name: str, table: VariantTable) -> PlannedVariant:
+    scheme = table.scheme or _SCHEME_OF_BITS[cast(int | str, table.bits)]  # _bits_problems has seen to one of them
+    budget = () if table.budget is None else ((BUDGET, str(table.budget)),)
+    recipe = Recipe(
+        scheme=scheme,
+        method=table.method,
+        group_size=table.group_size,
+        symmetric=table.symmetric,
+        activations=table.activations,
+        observer=table.observer,
+        skip=table.skip,
+        format=table.format,
+        options=(*table.options, *budget),
+        overrides=table.overrides,
+    )
+    until = table.until or ("pass" if table.bits == "auto" and table.budget is None else None)
+    return PlannedVariant(name, completed(recipe), until, table.tries)
 
 
 def plan_problems(plan: Plan) -> list[str]:
@@ -93,11 +154,28 @@ def plan_problems(plan: Plan) -> list[str]:
 
 def _variant_problems(plan: Plan, variant: PlannedVariant) -> list[str]:
     problems = list(recipe_problems(variant.recipe))
+    if variant.until is not None:
+        problems += _ladder_problems(plan, variant)
     if variant.name in (BASELINE, "") or "/" in variant.name or variant.name.startswith("."):
         problems.append(f"name: {variant.name!r} cannot be a variant's name; the baseline is added by itself")
     observer = variant.recipe.observer
     if variant.recipe.activations == "static" and observer is not None and observer not in plan.calibration.observers:
         problems.append(f"observer: {observer!r} is not in calibration.observers {list(plan.calibration.observers)}")
+    return problems
+
+
+def _ladder_problems(plan: Plan, variant: PlannedVariant) -> list[str]:
+    problems = []
+    if not 2 <= variant.tries <= 50:
+        problems.append(f"tries: {variant.tries} is not between 2 and 50")
+    # GPTQ cannot hold mixed layers, and methods that write the folder themselves take no choice of layers
+    probe = replace(variant.recipe, options=(*variant.recipe.options, (BUDGET, "1 x base")))
+    more = set(recipe_problems(probe)) - set(recipe_problems(variant.recipe))
+    if variant.recipe.scheme == "base" or any(BUDGET in text or text.startswith("overrides") for text in more):
+        problems.append(f"until: {variant.recipe.method!r} in {variant.recipe.format} cannot give layers more bits")
+    rung_names = {f"{variant.name}-{index}" for index in range(variant.tries)}
+    taken = sorted(rung_names & {other.name for other in plan.variants})
+    problems += [f"until: its tries are called {variant.name}-0 and so on, as is variant {name}" for name in taken]
     return problems
 
 

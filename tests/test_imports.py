@@ -16,7 +16,7 @@ LAYERS = (
     {"data", "models", "kernels", "reference"},
     {"engine"},
     {"calibrate", "quantize", "evaluate", "latency", "report", "bundle", "serve"},
-    {"plan", "pipeline", "pipeline_sweep"},
+    {"plan", "pipeline", "pipeline_ladder", "pipeline_run", "pipeline_sensitivity", "pipeline_sweep"},
     {"cli", "__main__"},
 )
 STAGES = LAYERS[4]

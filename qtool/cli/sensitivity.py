@@ -17,10 +17,17 @@ def command(
     budget: Annotated[
         str | None, typer.Option(help="Name the layers to keep for this size: '0.35 x base' or '1.2 MB'.")
     ] = None,
+    task: Annotated[str | None, typer.Option(help="Also score each layer on the items of this task.")] = None,
+    items: Annotated[int | None, typer.Option(min=1, help="With --task: how many. Default: as its file says.")] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="With --task: keeps the answers; a killed run goes on. Default: sensitivity/MODEL."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score each layer by what the model loses when it alone is rounded, and when it alone is kept."""
+    from qtool.errors import UsageError
     from qtool.models.locate import locate
     from qtool.quantize.mixed import choose_overrides
     from qtool.quantize.order import measuring_rows
@@ -29,14 +36,26 @@ def command(
     from qtool.store.codec import decode
     from qtool.store.run_directory import write_record
 
-    folder = locate(model)
+    if task is None and (items is not None or folder is not None):
+        raise UsageError("--items and --folder go with --task NAME")
+    base = locate(model)
     fields = {"scheme": scheme, "method": "rtn", "group_size": group_size}
     recipe = decode(Recipe, fields, source="qtool sensitivity")
-    found = measure(folder, recipe, measuring_rows(folder, calibration), progress=stage_progress(quiet))
+    rows, progress = measuring_rows(base, calibration), stage_progress(quiet)
+    record: object
+    if task is None:
+        record = found = measure(base, recipe, rows, progress=progress)
+        text = sensitivity_text(found)
+    else:
+        from qtool.pipeline_sensitivity import TaskTrials, measure_task, task_text
+
+        place = folder or Path("sensitivity") / base.name
+        trials = TaskTrials(base, recipe, task, items, place)
+        record = scored = measure_task(trials, rows, progress=progress)
+        found, text = scored.kl, task_text(scored)
     if output is not None:
-        write_record(output, found)
-    text = sensitivity_text(found)
+        write_record(output, record)
     if budget is not None:
-        lifted = choose_overrides(folder, found, budget)
+        lifted = choose_overrides(base, found, budget)
         text += f"\n\nfor {budget}: " + (" ".join(f"--override {layer}={scheme}" for layer, scheme in lifted) or "none")
-    show(found, as_json, text)
+    show(record, as_json, text)

@@ -3,11 +3,10 @@
 Each unit that is lifted costs bytes and takes back the KL it alone adds; what takes back most a byte comes first.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from qtool.errors import PlanError, QuantizationError
+from qtool.errors import QuantizationError
 from qtool.quantize.sensitivity import Sensitivity, UnitSensitivity
 
 Overrides = tuple[tuple[str, str], ...]
@@ -24,19 +23,6 @@ class Lift:
     scheme: str
     extra_bytes: int
     regained: float
-
-
-def parse_budget(text: str, base_bytes: int) -> int:
-    """Bytes that "0.35 x base", "1500000" or "1.2 MB" stands for. Raises PlanError for anything else."""
-    found = re.fullmatch(r"\s*([0-9.]+)\s*(x\s*base|[kMG]?B|)\s*", text)
-    factors = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
-    try:
-        if found is None:
-            raise ValueError
-        number = float(found[1])
-    except ValueError:
-        raise PlanError([f"budget: {text!r}; write it as '0.35 x base' or '1.2 MB'"]) from None
-    return int(number * (base_bytes if found[2].endswith("base") else factors[found[2]]))
 
 
 def within_budget(

@@ -7,11 +7,11 @@ from qtool.models.architecture import describe
 from qtool.models.checkpoint import open_checkpoint
 from qtool.progress import Progress
 from qtool.quantize.formats import LayerScheme
-from qtool.quantize.layer_policy import Overrides, parse_budget, within_budget
-from qtool.quantize.recipe import BUDGET, option
+from qtool.quantize.layer_policy import Overrides, ladder, within_budget
+from qtool.quantize.recipe import BUDGET, option, parse_budget
 from qtool.quantize.selection import select
 from qtool.quantize.sensitivity import Sensitivity, measure, stored_bytes
-from qtool.records.variant import Recipe
+from qtool.records.variant import Activations, Recipe
 
 
 def choose_overrides(model: Path, found: Sensitivity, budget: str) -> Overrides:
@@ -46,9 +46,47 @@ def resolved(model: Path, recipe: Recipe, rows: tuple[tuple[int, ...], ...], pro
     budget = option(recipe, BUDGET, "")
     if not budget:
         return recipe
+    found = measure(model, plain(recipe), rows, progress=progress)
+    return _lifted(recipe, choose_overrides(model, found, budget))
+
+
+def plain(recipe: Recipe) -> Recipe:
+    """`recipe` as sensitivity measures it: rounded to nearest, activations per token, every layer by its own scheme."""
+    activations: Activations = "dynamic" if recipe.scheme in ("w8a8", "fp8") else "none"
+    return replace(recipe, options=(), overrides=(), method="rtn", activations=activations, observer=None)
+
+
+def rungs(model: Path, recipe: Recipe, found: Sensitivity, *, tries: int) -> tuple[Recipe, ...]:
+    """Up to `tries` recipes of growing size, the first as asked, the last with every layer lifted that is quantized:
+    steps of equal bytes, each with the layers that are most worth theirs. A budget ends the climb."""
+    saved = sum(unit.base_bytes - unit.bytes for unit in found.units)
+    checkpoint, sizes = open_checkpoint(model), eight_bit_sizes(model, found.recipe)
+    smallest = checkpoint.bytes - saved
+    budget = option(recipe, BUDGET, "")
+    top = parse_budget(budget, checkpoint.bytes) if budget else checkpoint.bytes
+    climb: list[tuple[int, Overrides]] = [(smallest, ())]
+    for overrides in ladder(found, eight_bits=sizes):
+        size = smallest + _extra_bytes(found, dict(overrides), sizes)
+        if size <= top and len(climb[-1][1]) < len([layer for unit in found.units for layer in unit.layers]):
+            climb.append((size, overrides))
+    largest = climb[-1][0]
+    targets = [smallest + (largest - smallest) * step / max(1, tries - 1) for step in range(tries)]
+    chosen = [max((rung for rung in climb if rung[0] <= target + 1e-6), key=lambda rung: rung[0]) for target in targets]
+    return tuple(dict.fromkeys(_lifted(recipe, overrides) for _, overrides in chosen))
+
+
+def _extra_bytes(found: Sensitivity, overrides: dict[str, str], eight_bits: dict[str, int]) -> int:
+    total = 0
+    for unit in found.units:
+        scheme = overrides.get(unit.layers[0])
+        if scheme is not None:
+            size = unit.base_bytes if scheme == "base" else sum(eight_bits[layer] for layer in unit.layers)
+            total += size - unit.bytes
+    return total
+
+
+def _lifted(recipe: Recipe, overrides: Overrides) -> Recipe:
+    """`recipe` without its budget and with `overrides`; what the recipe itself says of a layer comes first."""
     options = tuple((name, value) for name, value in recipe.options if name != BUDGET)
-    plain = replace(recipe, options=(), method="rtn", activations="dynamic" if recipe.scheme == "w8a8" else "none")
-    plain = replace(plain, observer=None)
-    found = measure(model, plain, rows, progress=progress)
-    lifted = dict(choose_overrides(model, found, budget)) | dict(recipe.overrides)
-    return replace(recipe, options=options, overrides=tuple(sorted(lifted.items())))
+    together = dict(overrides) | dict(recipe.overrides)
+    return replace(recipe, options=options, overrides=tuple(sorted(together.items())))

@@ -1,10 +1,11 @@
 """What a recipe may ask for: schemes, groups, activations and formats that can be meant together. Loads no torch."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from qtool import catalog
-from qtool.errors import UnknownName
+from qtool.errors import PlanError, UnknownName
 from qtool.records.variant import Recipe
 
 METHODS = "qtool.quantize.methods"
@@ -73,6 +74,11 @@ def recipe_problems(recipe: Recipe) -> tuple[str, ...]:
         problems.append("observer: only static activations use a calibrated range; set activations = 'static'")
     if recipe.format == "gptq" and (recipe.overrides or option(recipe, BUDGET, "")):
         problems.append("overrides: GPTQ has one scheme for all layers; use format compressed-tensors")
+    if budget := option(recipe, BUDGET, ""):
+        try:
+            parse_budget(budget, 1)
+        except PlanError as error:
+            problems += error.problems
     return (*problems, *_method_problems(recipe))
 
 
@@ -84,6 +90,19 @@ def widest_group(columns: Sequence[int]) -> int:
 def option(recipe: Recipe, name: str, default: str) -> str:
     """The value of option `name` of the recipe's method."""
     return dict(recipe.options).get(name, default)
+
+
+def parse_budget(text: str, base_bytes: int) -> int:
+    """Bytes that "0.35 x base", "1500000" or "1.2 MB" stands for. Raises PlanError for anything else."""
+    found = re.fullmatch(r"\s*([0-9.]+)\s*(x\s*base|[kMG]?B|)\s*", text)
+    factors = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+    try:
+        if found is None:
+            raise ValueError
+        number = float(found[1])
+    except ValueError:
+        raise PlanError([f"budget: {text!r}; write it as '0.35 x base' or '1.2 MB'"]) from None
+    return int(number * (base_bytes if found[2].endswith("base") else factors[found[2]]))
 
 
 def number_problem(recipe: Recipe, name: str, default: str, low: float, high: float) -> tuple[str, ...]:

@@ -1,16 +1,23 @@
 """What a user asks of `qtool run`: the decoded `plan.toml`."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from qtool.records.variant import Recipe
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedVariant:
-    """One `[[variants]]` table: a name and the recipe it stands for."""
+    """One `[variants.<name>]` table: a name and the recipe it stands for.
+
+    With `until` = "pass" it stands for a ladder of recipes instead: at most `tries` of them, each with more layers in
+    more bits, are made and evaluated in order of size until one passes every critical task.
+    """
 
     name: str
     recipe: Recipe
+    until: Literal["pass"] | None = None
+    tries: int = 6
 
 
 @dataclass(frozen=True, slots=True)

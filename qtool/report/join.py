@@ -8,6 +8,7 @@ from typing import TypeVar
 from qtool.errors import PlanError, StoreError
 from qtool.records.calibration import Calibration
 from qtool.records.evaluation import Evaluation
+from qtool.records.ladder import Ladder, ladder_text
 from qtool.records.latency import LatencyProfile
 from qtool.records.plan import Plan
 from qtool.records.variant import Variant
@@ -60,7 +61,8 @@ def join(run: Path) -> Joined:
             latency[variant.name] = profile
     calibration = _optional(Calibration, run / "calibration" / "calibration.json")
     joined = Joined(plan, variants, evaluations, latency, calibration, notes=())
-    return replace(joined, notes=tuple(_notes(joined)))
+    ladders = tuple(ladder_text(read_json(Ladder, path)) for path in _ladders(run))
+    return replace(joined, notes=(*ladders, *_notes(joined)))
 
 
 def critical_tasks(joined: Joined) -> tuple[str, ...]:
@@ -110,6 +112,10 @@ def _evaluations(folder: Path) -> tuple[Evaluation, ...]:
     # <task>.json alone is an evaluation; <task>.floor.json beside it is another record
     manifests = (path for path in sorted(folder.glob("*.json")) if "." not in path.stem)
     return tuple(read_json(Evaluation, path) for path in manifests)
+
+
+def _ladders(run: Path) -> list[Path]:
+    return [path for path in sorted((run / "ladders").glob("*.json")) if not path.name.endswith(".sensitivity.json")]
 
 
 def _optional(record: type[T], path: Path) -> T | None:

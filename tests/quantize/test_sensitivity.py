@@ -13,9 +13,10 @@ from tiny_model import make_tiny_llama
 from qtool.errors import PlanError, QuantizationError
 from qtool.models.checkpoint import open_checkpoint
 from qtool.progress import Silent
-from qtool.quantize.layer_policy import ladder, parse_budget
+from qtool.quantize.layer_policy import ladder
 from qtool.quantize.mixed import choose_overrides, eight_bit_sizes
 from qtool.quantize.order import measuring_rows
+from qtool.quantize.recipe import parse_budget
 from qtool.quantize.sensitivity import Sensitivity, measure, sensitivity_text
 from qtool.records.variant import Recipe, Variant
 from qtool.store.codec import read_json
