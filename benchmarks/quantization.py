@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from quantization_inputs import Rows, tokens_for, write_random_llama
+from quantization_inputs import Scored, tokens_for, write_random_llama
 from torch import Tensor
 
 from qtool.models.checkpoint import open_checkpoint, tokenizer_files
@@ -74,21 +74,17 @@ class Case:
 class Quality:
     """The base's answers on the evaluation tokens, to compare with."""
 
-    def __init__(self, model: Path, rows: Rows) -> None:
-        self._ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-        self._real = torch.zeros_like(self._ids, dtype=torch.bool)
-        for index, row in enumerate(rows):
-            self._ids[index, : len(row)] = torch.tensor(row)  # padded on the right: a causal model never looks there
-            self._real[index, : len(row)] = True
+    def __init__(self, model: Path, scored: Scored) -> None:
+        self._ids, self._counts = scored
         self._base = self._log_probabilities(model)
-        self.tokens = int(self._real.sum())
+        self.tokens = int(self._counts.sum())
 
     def of(self, folder: Path) -> tuple[float, float, float]:
         """Mean KL (nats a token), share of equal most likely tokens, perplexity of the checkpoint in `folder`."""
-        found, base, real = self._log_probabilities(folder), self._base, self._real
-        divergence = float((base.exp() * (base - found)).sum(-1)[real].double().mean())
-        agreement = float((base.argmax(-1) == found.argmax(-1))[real].double().mean())
-        surprise = -found[:, :-1].gather(-1, self._ids[:, 1:, None]).squeeze(-1)[real[:, 1:]]
+        found, base = self._log_probabilities(folder), self._base
+        divergence = float((base.exp() * (base - found)).sum(-1).double().mean())
+        agreement = float((base.argmax(-1) == found.argmax(-1)).double().mean())
+        surprise = -found.gather(-1, self._ids.roll(-1, dims=1)[self._counts][:, None])
         return divergence, agreement, float(surprise.double().mean().exp())
 
     @torch.inference_mode()
@@ -101,7 +97,7 @@ class Quality:
             logits: Tensor = model(self._ids, use_cache=False).logits.float()
         else:
             logits = StreamedModel(folder).logits([self._ids])[0]
-        return logits.log_softmax(-1)
+        return logits[self._counts].log_softmax(-1)
 
 
 def main() -> None:
@@ -115,7 +111,7 @@ def main() -> None:
             arguments.model, arguments.text, arguments.rows, arguments.tokens, Path(scratch)
         )
         (Path(scratch) / "tokens.json").write_text(json.dumps(calibration), encoding="utf-8")
-        quality = None if arguments.speed_only else Quality(arguments.model, evaluation)
+        quality = None if evaluation is None or arguments.speed_only else Quality(arguments.model, evaluation)
         cases = [Case.parse(text) for text in arguments.case]
         tables = {str(case): compare(arguments, case, quality, Path(scratch)) for case in cases}
     text = page(arguments, tables, load, None if quality is None else quality.tokens)

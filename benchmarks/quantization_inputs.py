@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from qtool.calibrate.stage import calibrate
 from qtool.models.architecture import describe
@@ -14,22 +15,25 @@ from qtool.models.checkpoint import identify, tokenizer_files
 from qtool.progress import RichProgress
 from qtool.records.calibration import Calibration, LayerRange
 from qtool.records.plan import CalibrationSettings
+from qtool.reference.batches import batches
 from qtool.reference.corpus import MIXTURE, examples
 from qtool.store.ranges_file import Sequences, pad, read_all_sequences, write_sequences
 from qtool.store.run_directory import write_record
 
 Rows = list[list[int]]
+Scored = tuple[Tensor, Tensor]  # token ids [rows, tokens], and at which of them the prediction of the next one counts
 _REFERENCE = Path(__file__).resolve().parents[1] / "qtool" / "reference" / "weights" / "reference-64"
 
 
-def tokens_for(model: Path, text: str, rows: int, tokens: int, scratch: Path) -> tuple[Rows, Rows]:
+def tokens_for(model: Path, text: str, rows: int, tokens: int, scratch: Path) -> tuple[Rows, Scored | None]:
     """Token ids to learn from and to score on; the first also as the folder `scratch`/calibration, which qtool reads.
 
-    `text` is a calibration set or data file; "corpus", what the reference models are trained on; "sampled", what the
-    model itself writes; or "random", for time and memory alone.
+    `text` is a calibration set or data file; "corpus", what the reference models are trained on, of which only answers
+    count, as in their training; "sampled", what the model itself writes; or "random", for time and memory alone.
     """
     if text == "random":
-        return _random_calibration(model, rows, tokens, scratch / "calibration"), []
+        return _random_calibration(model, rows, tokens, scratch / "calibration"), None
+    scored = _answers(model, 8 * rows) if text == "corpus" else None
     if text in ("corpus", "sampled"):
         made = _corpus(4 * rows) if text == "corpus" else _sampled(model, 4 * rows, tokens)
         text = str(scratch / f"{text}.jsonl")
@@ -41,14 +45,28 @@ def tokens_for(model: Path, text: str, rows: int, tokens: int, scratch: Path) ->
         held = read_all_sequences(scratch / name)
         taken = zip(held.tokens, held.lengths, held.held_out, strict=True)
         drawn.append([[int(token) for token in row[:size]] for row, size, out in taken if seed == 1 or not out])
-    known = {tuple(row) for row in read_rows(scratch / "calibration")}  # also those that only measured
-    return drawn[0], [row for row in drawn[1] if tuple(row) not in known]
+    held = read_all_sequences(scratch / "calibration")  # also those that only measured
+    known = {tuple(map(int, row[:size])) for row, size in zip(held.tokens, held.lengths, strict=True)}
+    return drawn[0], scored or _every_token([row for row in drawn[1] if tuple(row) not in known])
 
 
-def read_rows(folder: Path) -> Rows:
-    """Every token sequence of a calibration folder."""
-    held = read_all_sequences(folder)
-    return [[int(token) for token in row[:size]] for row, size in zip(held.tokens, held.lengths, strict=True)]
+def _every_token(rows: Rows) -> Scored:
+    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    counts = torch.zeros_like(ids, dtype=torch.bool)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = torch.tensor(row)  # padded on the right: a causal model never looks there
+        counts[index, : len(row) - 1] = True
+    return ids, counts
+
+
+def _answers(model: Path, count: int) -> Scored:
+    """Examples of another stream than those learnt from."""
+    from transformers import AutoTokenizer
+
+    made = examples(20261124, MIXTURE)
+    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+    (batch,) = batches([next(made) for _ in range(count)], tokenizer, tokens_per_batch=1 << 30)
+    return batch.tokens, batch.wanted
 
 
 def write_random_llama(folder: Path, layers: int) -> None:
