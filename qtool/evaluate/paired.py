@@ -54,11 +54,11 @@ def compare(baseline: str, before: Rows, after: Rows, terms: Terms, *, seconds_p
 def reason(decision: str, found: verdict.Bounds, margin: float, needed: int | None, minutes: float | None) -> str:
     """The verdict in one sentence with its numbers, in points."""
     drop, most, least = (round(-100 * value, 2) + 0.0 for value in (found.estimate, found.low, found.high))
-    accepted = f"{100 * margin:.3g} points accepted"
+    accepted, sure = f"{100 * margin:.3g} points accepted", f"{100 * (1 - found.level):.3g} %"
     if decision == "PASS":
-        return f"with 95 % confidence at most {most:.2f} points are lost ({accepted}); measured {drop:.2f}"
+        return f"with {sure} confidence at most {most:.2f} points are lost ({accepted}); measured {drop:.2f}"
     if decision == "FAIL":
-        return f"with 95 % confidence at least {least:.2f} points are lost ({accepted}); measured {drop:.2f}"
+        return f"with {sure} confidence at least {least:.2f} points are lost ({accepted}); measured {drop:.2f}"
     text = f"between {least:.2f} and {most:.2f} points are lost ({accepted}); {found.items} items do not decide it"
     if needed is None:
         return f"{text}, nor would {verdict.MOST_TO_DECIDE:,}: as measured, the difference lies at the margin"

@@ -119,7 +119,7 @@ def items_to_decide(found: Bounds, margin: float) -> int | None:
     distance = abs(found.center + margin)
     if distance == 0 or not math.isfinite(found.spread):
         return None
-    reach = float(stats.norm.ppf(1 - LEVEL) + stats.norm.ppf(POWER))
+    reach = float(stats.norm.ppf(1 - found.level) + stats.norm.ppf(POWER))
     needed = math.ceil((reach * found.spread / distance) ** 2)
     return None if needed > max(MOST_TO_DECIDE, found.items) else max(needed, found.items + 1)
 

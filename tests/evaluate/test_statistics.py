@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from qtool.evaluate import scale, sequential, statistics, verdict
+from qtool.evaluate import paired, scale, sequential, statistics, verdict
 from qtool.evaluate.metrics import load_metric
 from qtool.records.evaluation import ItemResult
 
@@ -203,3 +203,14 @@ def test_a_single_changed_score_is_half_of_all_sign_patterns() -> None:
     two = np.zeros(50)
     two[:2] = -0.25
     assert statistics.permutation_worse(two) == pytest.approx(0.25)  # one of four patterns is as low
+
+
+def test_a_stricter_level_is_what_the_reason_names_and_needs_more_items() -> None:
+    gains = flips(2, 2, 400)
+    usual, strict = verdict.bounds(gains), verdict.bounds(gains, level=0.05 / 6)
+    assert "with 95 % confidence" in paired.reason("PASS", usual, 0.05, None, None)
+    assert "with 99.2 % confidence" in paired.reason("PASS", strict, 0.05, None, None)
+    few = flips(20, 20, 400)
+    needed = [verdict.items_to_decide(verdict.bounds(few, level=level), 0.02) for level in (0.05, 0.05 / 6)]
+    # (z(0.0083) + z(0.2))² over (z(0.05) + z(0.2))²: 1.69
+    assert needed[1] / needed[0] == pytest.approx(1.69, rel=0.02)
