@@ -60,7 +60,8 @@ def quantize(work: FolderWork) -> FolderResult:
         desc_act=False,
         lm_head=False,
     )
-    model = GPTQModel.load(str(work.source), config, device=str(choose_device()))
+    stored = open_checkpoint(work.source).main_dtype()  # it would take bfloat16, and round what is not quantized
+    model = GPTQModel.load(str(work.source), config, device=str(choose_device()), dtype=stored)
     model.quantize([list(row) for row in work.sequences], batch_size=1)
     model.save(str(work.target))
     _put_right(work)
