@@ -66,7 +66,7 @@ def finish(
     write_histograms(folder, _histograms(inputs, used), reads)
     store_sequences(folder, sequences)
     certificate = certify(inputs, reads, experts, asked=asked, groups=groups, seed=task.seed)
-    calibration_rows = [sequence for sequence in sequences if not sequence.held_out]
+    used_tokens = [len(sequence.tokens) for sequence in sequences if not sequence.held_out]
     calibration = Calibration(
         format_version=1,
         model=task.model,
@@ -74,8 +74,8 @@ def finish(
         set_digest=task.set_digest,
         seed=task.seed,
         sequence_tokens=task.sequence_tokens,
-        sequences=len(calibration_rows),
-        tokens=sum(len(sequence.tokens) for sequence in calibration_rows),
+        sequences=len(used_tokens),
+        tokens=sum(used_tokens),
         packed=task.packed,
         sources=task.sources,
         observers=task.observers,
@@ -84,7 +84,7 @@ def finish(
         seconds=round(time.monotonic() - started, 3),
         verdict=certificate.verdict,
         verdict_reason=certificate.reason,
-        held_out_sequences=len(sequences) - len(calibration_rows),
+        held_out_sequences=len(sequences) - len(used_tokens),
         dtype=task.dtype,
         streamed=task.streamed,
         certificate=certificate,

@@ -1,10 +1,13 @@
 """Parts of one set that were run apart, by other processes or machines, and the calibration they are together."""
 
 import time
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
+
+import numpy as np
 
 from qtool.calibrate.finish import Task, finish
 from qtool.calibrate.observe import parse
@@ -111,6 +114,6 @@ def _merge(first: BlockStatistics, second: BlockStatistics) -> BlockStatistics:
 def _sequences(folder: Path) -> tuple[TokenSequence, ...]:
     stored = read_all_sequences(folder)
     return tuple(
-        TokenSequence(tuple(int(token) for token in row[:length]), tag, bool(held_out), "")
+        TokenSequence(array("i", row[:length].astype(np.int32).tobytes()), tag, bool(held_out), "")
         for row, length, tag, held_out in zip(stored.tokens, stored.lengths, stored.tags, stored.held_out, strict=True)
     )

@@ -1,5 +1,6 @@
 """Rows of a set in a file: token ids grow with the rows, so the pass over them must not hold them as Python numbers."""
 
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
@@ -28,7 +29,7 @@ class StoredRows(Sequence[TokenSequence]):
         if isinstance(row, slice):
             return tuple(self[index] for index in range(*row.indices(len(self))))
         tag, held_out, where = self._rows[row]
-        return TokenSequence(tuple(self.ids(row).tolist()), tag, held_out, where)
+        return TokenSequence(array("i", self.ids(row).tobytes()), tag, held_out, where)
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -1,6 +1,7 @@
 """Token sequences of a calibration set: mixed by weight, packed or one row each, deduplicated, split and counted."""
 
 import hashlib
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +23,12 @@ _CHARACTERS_A_TOKEN = 8  # of text kept to choose from: twice what tokenizers ma
 
 @dataclass(frozen=True, slots=True)
 class TokenSequence:
-    """One row of the calibration: its tag, whether it is held out, and where its first source row stands."""
+    """One row of the calibration: its tag, whether it is held out, and where its first source row stands.
 
-    tokens: tuple[int, ...]
+    Token ids are kept in four bytes each: a set may hold millions, and as Python numbers they fill the memory.
+    """
+
+    tokens: "array[int]"
     tag: str
     held_out: bool
     where: str
@@ -170,7 +174,7 @@ class _Builder:
             pending.clear()
 
     def _make(self, tokens: Sequence[int], held_out: bool) -> None:
-        self.made.append(TokenSequence(tuple(tokens), self.source.tag, held_out, self._where[held_out]))
+        self.made.append(TokenSequence(array("i", tokens), self.source.tag, held_out, self._where[held_out]))
         self._made[held_out] += 1
 
 

@@ -1,6 +1,7 @@
 """Rows in a file are the rows that were given; token draws do not depend on how they are gathered."""
 
 import errno
+from array import array
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,10 @@ def made_rows(count: int) -> list[TokenSequence]:
     generator = np.random.default_rng(0)
     return [
         TokenSequence(
-            tuple(generator.integers(0, 2**31 - 1, 5 + row % 7).tolist()), f"tag {row % 2}", row % 3 == 0, f"line {row}"
+            array("i", generator.integers(0, 2**31 - 1, 5 + row % 7).tolist()),
+            f"tag {row % 2}",
+            row % 3 == 0,
+            f"line {row}",
         )
         for row in range(count)
     ]

@@ -45,13 +45,15 @@ def test_unpacked_rows_are_one_sequence_each(tmp_path: Path) -> None:
     assert (count.dropped_duplicate, count.cut_to_length) == (2, 1)
     assert sum(sequence.held_out for sequence in drawn.sequences) == 41 // 5
     assert max(len(sequence.tokens) for sequence in drawn.sequences) == 50
-    assert len({sequence.tokens for sequence in drawn.sequences}) == 41
+    assert len({tuple(sequence.tokens) for sequence in drawn.sequences}) == 41
 
 
 def test_held_out_rows_are_never_calibration_rows(tmp_path: Path) -> None:
     source = SourceSpec("a", data=jsonl(tmp_path / "a.jsonl", texts(300)), packed=False)
     drawn = draw_sequences(one(source), make_tokenizer(), sequences=100, tokens=50, seed=0)
-    parts = {held_out: {s.tokens for s in drawn.sequences if s.held_out == held_out} for held_out in (False, True)}
+    parts = {
+        held_out: {tuple(s.tokens) for s in drawn.sequences if s.held_out == held_out} for held_out in (False, True)
+    }
     assert (len(parts[False]), len(parts[True])) == (100, 25)
     assert not parts[False] & parts[True]
 
