@@ -51,26 +51,29 @@ class _Gathered:
         self._reach = torch.zeros((), device=device)
         self._tokens = 0
 
-    def add(self, inputs: Tensor) -> Tensor:
-        values = inputs.float()
-        refuse_nonfinite(self._work.name, values)
-        _add_products(self._second, values)
-        self._reach = torch.maximum(self._reach, values.abs().amax())
-        self._tokens += len(values)
-        return values
+    def add(self, inputs: Tensor) -> None:
+        self._counted(inputs)
 
     def add_drift(self, inputs: Tensor, base: Tensor) -> None:
-        values = self.add(inputs)
+        values = self._counted(inputs)
         self._add_cross("drift", base.float() - values, values)
 
     def add_missing(self, inputs: Tensor, missing: Tensor) -> None:
-        self._add_cross("missing", missing.float(), self.add(inputs))
+        self._add_cross("missing", missing.float(), self._counted(inputs))
 
     def moments(self) -> Moments:
         count = max(self._tokens, 1)
         second = self._second.tril_().add_(self._second.tril(-1).t())
         cross = {name: total / count for name, total in self._cross.items()}
         return Moments(second.div_(count), self._tokens, self._reach, **cross)
+
+    def _counted(self, inputs: Tensor) -> Tensor:
+        values = inputs.float()
+        refuse_nonfinite(self._work.name, values)
+        _add_products(self._second, values)
+        self._reach = torch.maximum(self._reach, values.abs().amax())
+        self._tokens += len(values)
+        return values
 
     def _add_cross(self, name: str, left: Tensor, right: Tensor) -> None:
         if name not in self._cross:
