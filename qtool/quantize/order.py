@@ -9,6 +9,7 @@ from qtool.errors import MismatchError, PlanError, QuantizationError, StoreError
 from qtool.models.architecture import Architecture, describe
 from qtool.models.checkpoint import identify, open_checkpoint
 from qtool.models.skeleton import empty_model
+from qtool.models.stored_format import stored_formats
 from qtool.progress import Progress
 from qtool.quantize.contract import Needs
 from qtool.quantize.mixed import resolved
@@ -57,7 +58,7 @@ def prepare(model: Path, recipe: Recipe, *, name: str, calibration: Path | None,
         catalog.require(needs.package[0], needed_by=f"method {recipe.method!r}", extra=needs.package[1])
     architecture = describe(model)
     if recipe.scheme != "base":
-        _refuse_unstored(model, architecture)
+        _refuse_other_forms(model, architecture)
     selection = Selection({}, {}) if recipe.scheme == "base" else select(architecture, recipe)
     if needs.sequences and calibration is None:
         raise PlanError([f"variant {name}: method {recipe.method!r} learns from data; give --calibration DIR"])
@@ -82,9 +83,12 @@ def prepare(model: Path, recipe: Recipe, *, name: str, calibration: Path | None,
     )
 
 
-def _refuse_unstored(model: Path, architecture: Architecture) -> None:
-    """Every weight must be stored under the name transformers gives it, since it is read from disk by that name."""
-    stored = set(open_checkpoint(model).names)
+def _refuse_other_forms(model: Path, architecture: Architecture) -> None:
+    """Every weight must be stored as plain numbers, under the name transformers gives it: it is read by that name."""
+    checkpoint = open_checkpoint(model)
+    if stored_formats(checkpoint, architecture.linears):
+        raise QuantizationError(f"{model}: is quantized already; give the base model it was made from")
+    stored = set(checkpoint.names)
     missing = [name for name, _ in empty_model(model).named_parameters() if name not in stored]
     missing = [name for name in missing if not (architecture.tied and name == f"{architecture.head}.weight")]
     if missing and architecture.stacks:

@@ -46,8 +46,6 @@ class Job:
 def quantize_blocks(job: Job, parts: Parts, *, blocks: int | None = None) -> list[PartRecord]:
     """Makes every part that is not on disk yet; returns the records of all, or of the first `blocks` blocks only."""
     streamed = StreamedModel(job.source, device=job.device)
-    if streamed.formats:
-        raise QuantizationError(f"{job.source}: is quantized already; give the base model it was made from")
     count = len(streamed.architecture.blocks)
     records = [_finished_or_outside(job, streamed, parts)]
     samples: Samples | None = None

@@ -1,6 +1,7 @@
 """Axis arithmetic of the report's drawings: where a value lies, and which round values to label."""
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -52,7 +53,7 @@ def round_ticks(low: float, high: float, count: int) -> list[float]:
 def padded(values: list[float]) -> tuple[float, float]:
     """A range for `values` (all ≥ 0): from zero unless they are close together, with some air at both ends."""
     low, high = min(values), max(values)
-    if high == 0:
+    if high <= sys.float_info.min:  # smaller still, and shares of it are zero
         return 0.0, 1.0
     if low < 0.6 * high:
         return 0.0, high * 1.12

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qtool.records.latency import Quantile
@@ -42,6 +42,7 @@ def test_ticks_are_inside_and_few(low, factor):
     assert all(low * 0.999 <= tick <= low * factor * 1.001 for tick in ticks)
 
 
+@example([5e-324])
 @given(st.lists(st.floats(0, 1e5), min_size=1, max_size=8))
 def test_padded_range_holds_all_values(values):
     low, high = padded(values)
