@@ -21,6 +21,7 @@ from qtool.calibrate.statistics import Group
 from qtool.calibrate.statistics_file import read_statistics
 from qtool.data.sequences import Drawn, TokenSequence, draw_sequences
 from qtool.data.sets import load_set, with_traffic
+from qtool.engine.memory import give_back_freed
 from qtool.errors import MismatchError, QtoolError, UsageError
 from qtool.progress import Progress
 from qtool.records.calibration import Calibration
@@ -194,6 +195,7 @@ def _stored(prepared: Prepared, folder: Path) -> Prepared:
 
 def _collect(prepared: Prepared, groups: tuple[Group, ...], folder: Path, progress: Progress) -> None:
     assert isinstance(prepared.sequences, stored_rows.StoredRows)
+    give_back_freed()  # the rows as they were drawn: most of what a large set takes
     work = Work(prepared.sequences, groups, prepared.draws, kept_for(prepared.asked), prepared.outputs)
     collect(prepared.stream, work, folder, activation_bytes=prepared.machine.activation_bytes, progress=progress)
 

@@ -57,6 +57,12 @@ def freed_at_once() -> Iterator[None]:
         library.mallopt(_TRIM_THRESHOLD, 1 << 28)
 
 
+def give_back_freed() -> None:
+    """Hands memory that was freed, and that glibc keeps between what is still used, back to the system."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _container_bytes() -> int | None:
     """What the control groups of this process leave; each of them counts all below it. None without a limit."""
     found = [_group_bytes(folder) for folder in _groups()]

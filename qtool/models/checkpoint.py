@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from qtool.errors import ModelError, StoreError
@@ -55,22 +54,14 @@ class Checkpoint:
     def tensor(self, name: str) -> Tensor:
         """Tensor `name`, read from disk into memory of its own."""
         entry = self._entry(name)
-        try:
-            with safe_open(entry.path, framework="pt") as shard:
-                tensor: Tensor = shard.get_tensor(name)
-                return tensor.clone()  # a view would keep the whole file mapped
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{entry.path}: tensor {name!r} cannot be read: {error}") from error
+        return _read(entry, name, entry.offset, entry.shape)
 
     def rows(self, name: str, first: int, last: int) -> Tensor:
         """Rows `first` to `last` of tensor `name`, read from disk into memory of their own."""
         entry = self._entry(name)
-        try:
-            with safe_open(entry.path, framework="pt") as shard:
-                part: Tensor = shard.get_slice(name)[first:last]
-                return part.clone()  # as in `tensor`; and what was read of the file is forgotten when it closes
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{entry.path}: tensor {name!r} cannot be read: {error}") from error
+        rows = range(*slice(first, last).indices(entry.shape[0]))
+        row_bytes = entry.bytes // entry.shape[0]
+        return _read(entry, name, entry.offset + rows.start * row_bytes, (len(rows), *entry.shape[1:]))
 
     def main_dtype(self) -> torch.dtype:
         """The floating-point type that most of the bytes are stored in."""
@@ -87,6 +78,25 @@ class Checkpoint:
             return self._tensors[name]
         except KeyError:
             raise ModelError(f"{self.folder}: has no tensor {name!r}") from None
+
+
+def _read(entry: StoredTensor, name: str, offset: int, shape: tuple[int, ...]) -> Tensor:
+    """`shape` of the file from byte `offset` on. It is read and not mapped: pages of a map count as memory of this
+    process once they are touched, and with them, in large pages, what lies around them."""
+    tensor = torch.empty(shape, dtype=entry.dtype)
+    as_bytes: Any = tensor.view(-1).view(torch.uint8).numpy()
+    wanted = memoryview(as_bytes)
+    try:
+        with entry.path.open("rb", buffering=0) as file:
+            file.seek(offset)
+            while len(wanted):
+                count = file.readinto(wanted)
+                if not count:
+                    raise ModelError(f"{entry.path}: ends inside of tensor {name!r}; download it again")
+                wanted = wanted[count:]
+    except OSError as error:
+        raise ModelError(f"{entry.path}: tensor {name!r} cannot be read: {error.strerror}") from error
+    return tensor
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:

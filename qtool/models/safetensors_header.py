@@ -1,6 +1,7 @@
 """What a safetensors file says it holds, read from its header alone."""
 
 import json
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +31,13 @@ DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """Shape and type of one tensor of a file, and the file it lies in."""
+    """Shape and type of one tensor of a file, the file, and the place of its first byte in it."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     bytes: int
     path: Path
+    offset: int
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
@@ -55,18 +57,24 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     if not isinstance(document, dict):
         raise ModelError(f"{path}: the safetensors header is damaged; download it again")
     document.pop("__metadata__", None)
-    tensors = {name: _entry(path, name, entry) for name, entry in document.items()}
-    expected = 8 + length + sum(tensor.bytes for tensor in tensors.values())
-    if size != expected:
-        raise ModelError(f"{path}: {size} bytes where its header asks for {expected}; download it again")
+    tensors = {name: _entry(path, name, entry, 8 + length) for name, entry in document.items()}
+    end = 8 + length
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].bytes)):
+        if tensor.offset != end:
+            raise ModelError(f"{path}: the header puts tensor {name!r} where no tensor begins; download it again")
+        end += tensor.bytes
+    if size != end:
+        raise ModelError(f"{path}: {size} bytes where its header asks for {end}; download it again")
     return tensors
 
 
-def _entry(path: Path, name: str, entry: dict[str, Any]) -> StoredTensor:
+def _entry(path: Path, name: str, entry: dict[str, Any], data: int) -> StoredTensor:
     try:
         start, end = (int(offset) for offset in entry["data_offsets"])
         shape = tuple(int(length) for length in entry["shape"])
         dtype = DTYPES[str(entry["dtype"])]
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: tensor {name!r} has a header qtool cannot read: {entry}") from error
-    return StoredTensor(shape=shape, dtype=dtype, bytes=end - start, path=path)
+    if min(shape, default=0) < 0 or end - start != math.prod(shape) * dtype.itemsize:
+        raise ModelError(f"{path}: tensor {name!r} has {end - start} bytes, which is not its shape {shape} in {dtype}")
+    return StoredTensor(shape=shape, dtype=dtype, bytes=end - start, path=path, offset=data + start)
