@@ -12,7 +12,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -354,6 +353,12 @@ def req_sketch(magnitudes: Any) -> Any:
     return sketch
 
 
+def peak_bytes() -> int:
+    """Peak resident bytes of this process. `getrusage` would count what its parent held when it started this one."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+
+
 def peak_of(model: Path, rows: Path) -> dict[str, int]:
     """Peak resident bytes of one calibration in this process, and what was resident before it."""
     import psutil
@@ -367,7 +372,7 @@ def peak_of(model: Path, rows: Path) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as folder:
         settings = CalibrationSettings(set=str(rows), sequences=8, sequence_tokens=128, observers=("absmax",))
         stage.calibrate(model, settings, Path(folder) / "out", progress=Silent())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_bytes()
     return {"start": start, "peak": peak, "weights": (model / "model.safetensors").stat().st_size}
 
 
@@ -404,7 +409,7 @@ def resident_of(model: Path, wanted: int) -> dict[str, int]:
         )
         machine = stage.Machine(activation_bytes=1 << 20)
         stage.calibrate(model, settings, Path(folder) / "out", progress=Watching(), machine=machine)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_bytes()
     return {"tokens": done[0] // 2, "at the start": start, "during the pass": seen[0], "peak of the process": peak}
 
 

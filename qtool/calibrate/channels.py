@@ -1,8 +1,11 @@
 """What the columns of an input tell: dead ones, outliers, how many directions are used, how heavy the tail is."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from qtool.calibrate.statistics import InputStatistics
+from qtool.calibrate.statistics import InputStatistics, TokenSample
+from qtool.calibrate.statistics_file import BlockStatistics
 from qtool.records.histogram import Histogram, middles
 
 OUTLIER_RATIO = 6.0  # times the median column's largest magnitude
@@ -30,6 +33,8 @@ def effective_rank(entry: InputStatistics) -> float | None:
     Neither needs the matrix: the trace is the mean squared length, and the squared Frobenius norm is the mean squared
     product of two different tokens, both unbiased over the sampled tokens.
     """
+    if entry.rank is not None:
+        return entry.rank
     vectors = entry.sample.vectors.astype(np.float64)
     count = len(vectors)
     if count < 2:
@@ -40,6 +45,16 @@ def effective_rank(entry: InputStatistics) -> float | None:
     if frobenius <= 0:
         return None
     return float(np.clip(lengths.mean() ** 2 / frobenius, 1.0, entry.columns))
+
+
+def settled(block: BlockStatistics) -> BlockStatistics:
+    """The same with effective ranks in place of the sampled tokens, which are most of what a block leaves."""
+    return replace(block, inputs=tuple(map(_settled_input, block.inputs)))
+
+
+def _settled_input(entry: InputStatistics) -> InputStatistics:
+    empty = TokenSample(np.zeros(0), np.zeros((0, entry.columns), np.float32))
+    return replace(entry, sample=empty, rank=effective_rank(entry))
 
 
 def tail_index(histogram: Histogram) -> float | None:

@@ -1,7 +1,7 @@
 """From the statistics of all parts to a finished calibration folder: ranges, histograms, rows used, manifest last."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -126,12 +126,13 @@ def _channels(inputs: Sequence[InputStatistics]) -> dict[str, ChannelStatistics]
     return {entry.name: entry.channels.finish() for entry in inputs if entry.channels.tokens}
 
 
-def _histograms(inputs: Sequence[InputStatistics], groups: Sequence[Group]) -> dict[tuple[str, str | None], Histogram]:
+def _histograms(
+    inputs: Sequence[InputStatistics], groups: Sequence[Group]
+) -> Iterator[tuple[str, str | None, Histogram]]:
+    """One at a time: each has a place for every bin, and there are layers times tags of them."""
     tags = sorted({group.tag for group in groups})
-    found: dict[tuple[str, str | None], Histogram] = {}
     for entry in inputs:
         for tag in (None, *tags):
             histogram = entry.histogram(group.index for group in groups if tag in (None, group.tag))
             if histogram.values:
-                found[entry.name, tag] = histogram
-    return found
+                yield entry.name, tag, histogram

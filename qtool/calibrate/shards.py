@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qtool.calibrate.channels import settled
 from qtool.calibrate.finish import Task, finish
 from qtool.calibrate.observe import parse
 from qtool.calibrate.one_pass import part_file
@@ -60,7 +61,10 @@ def merge_shards(folders: Sequence[Path], output: Path) -> Calibration:
     shards = [_read(folder) for folder in folders]
     _check(shards, folders)
     first = shards[0]
-    blocks = [reduce(_merge, (read_statistics(part_file(folder, part)) for folder in folders)) for part in first.parts]
+    blocks = [
+        settled(reduce(_merge, (read_statistics(part_file(folder, part)) for folder in folders)))
+        for part in first.parts
+    ]
     with new_folder(output) as folder:
         return finish(
             folder,

@@ -11,6 +11,7 @@ from typing import Any
 
 from qtool import __version__
 from qtool.calibrate import stored_rows
+from qtool.calibrate.channels import settled
 from qtool.calibrate.collect import layers_named
 from qtool.calibrate.finish import Task, finish, store_sequences
 from qtool.calibrate.groups import draw_tokens, make_groups
@@ -68,7 +69,7 @@ def calibrate(
         prepared = _stored(prepared, folder)
         _collect(prepared, prepared.groups, folder, progress)
         parts = part_names(len(prepared.stream.blocks))
-        blocks = [read_statistics(part_file(folder, part)) for part in parts]
+        blocks = [settled(read_statistics(part_file(folder, part))) for part in parts]
         calibration = finish(
             folder,
             prepared.task,

@@ -110,7 +110,7 @@ class InputStatistics:
 
     `channels` are over the calibration tokens, `held_out` over the held-out tokens of each tag. `column_counts` over
     the calibration tokens is there where an observer asked for it: int32 [columns, COLUMN_BINS], or int64 with a row
-    for every few columns.
+    for every few columns. `rank` is the effective rank, where it was told already and `sample` let go.
     """
 
     name: str
@@ -120,6 +120,7 @@ class InputStatistics:
     held_out: dict[str, ChannelSums]
     sample: TokenSample
     column_counts: NDArray[Any] | None = None
+    rank: float | None = None
 
     def histogram(self, groups: Iterable[int]) -> Histogram:
         """One histogram over `groups`; those that never reached this layer count nothing."""

@@ -5,7 +5,7 @@ the name of the first layer that reads it, and says in its header which layers r
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,11 +121,11 @@ def read_histograms(folder: Path, *, tag: str | None = None) -> dict[str, Histog
 
 
 def write_histograms(
-    folder: Path, histograms: Mapping[tuple[str, str | None], Histogram], reads: Mapping[str, str]
+    folder: Path, histograms: Iterable[tuple[str, str | None, Histogram]], reads: Mapping[str, str]
 ) -> None:
-    """Writes histograms by (input, tag), tag None for all tags together; bins never seen take no space."""
+    """Writes (input, tag, histogram), tag None for all tags together; bins never seen take no space."""
     tensors: dict[str, NDArray[Any]] = {}
-    for (source, tag), histogram in histograms.items():
+    for source, tag, histogram in histograms:
         key = _histogram_key(source, tag)
         seen = np.flatnonzero(histogram.counts).astype(np.int32)
         tensors[f"{key}|bins"] = seen
