@@ -145,7 +145,6 @@ def load_with_transformers(folder: Path) -> Any:
                 local_files_only=True,
                 use_safetensors=True,
                 dtype="auto",
-                attn_implementation="sdpa",
                 output_loading_info=True,
                 **({} if dense is None else {"quantization_config": dense}),
             )

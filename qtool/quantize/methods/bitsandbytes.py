@@ -91,7 +91,6 @@ def _load(folder: Path, config: Any | None) -> Any:
                 folder,
                 dtype="auto" if config is None else open_checkpoint(folder).main_dtype(),
                 device_map={"": "cuda" if torch.cuda.is_available() else "cpu"},
-                attn_implementation="sdpa",
                 local_files_only=True,
                 use_safetensors=True,
                 **settings,
