@@ -13,13 +13,11 @@ time counts the whole process: imports, loading, quantizing, saving and, for qto
 import argparse
 import json
 import os
-import platform
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,17 +142,13 @@ def measured(
     started = time.monotonic()
     with (scratch / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment(arguments))
-        watchdog = threading.Timer(arguments.limit_seconds, process.kill)
-        watchdog.start()
-        _, status, usage = os.wait4(process.pid, 0)
-        watchdog.cancel()
+        status, peak = watched(process, started + arguments.limit_seconds)
     seconds = time.monotonic() - started
     sys.stderr.write(f"{name}: {seconds:.1f} s\n")
-    peak = usage.ru_maxrss << (0 if platform.system() == "Darwin" else 10)
     found = sorted(output.rglob("config.json"))  # auto-round writes into a folder of its own below
     if status != 0 or not found:
         lines = (scratch / "log").read_text(errors="replace").strip().splitlines()
-        if os.WIFSIGNALED(status):
+        if status < 0:
             lines = [f"stopped after {seconds:.0f} s (--limit-seconds, or out of memory)"]
         return Row(name, None, None, None, None, None, seconds, peak, note=lines[-1][:160] if lines else "failed")
     folder = found[0].parent
@@ -167,6 +161,28 @@ def measured(
         return Row(name, None, None, None, None, size, seconds, peak)
     accuracy, note = task_accuracy(arguments, folder)
     return Row(name, *quality.of(folder), accuracy, size, seconds, peak, note)
+
+
+def watched(process: subprocess.Popen[bytes], deadline: float) -> tuple[int, int | None]:
+    """Its exit status, negative where a signal ended it, and the most resident bytes seen; killed at `deadline`.
+
+    Read while it runs: `getrusage` would count what this script itself held when it started the process.
+    """
+    peak = None
+    while process.poll() is None:
+        if time.monotonic() > deadline:
+            process.kill()
+        peak = _resident_peak(process.pid) or peak
+        time.sleep(0.1)
+    return process.returncode, peak
+
+
+def _resident_peak(process: int) -> int | None:
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:  # it has ended, or this system has no /proc
+        return None
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM")), None)
 
 
 def own_command(arguments: argparse.Namespace, case: Case, method: str, scratch: Path) -> list[str]:
