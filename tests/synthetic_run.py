@@ -90,7 +90,7 @@ def evaluation(
 ) -> Evaluation:
     """An evaluation whose verdict follows from difference, `half` width and the margin of one point."""
     difference = value - base
-    interval = Interval(difference - half, difference + half)
+    interval = Interval(difference - half, difference + half, 0.9)  # two one-sided 95 % bounds, as of the ship test
     verdict: VerdictName = "PASS" if interval.low > -MARGIN else "FAIL" if interval.high < -MARGIN else "UNDECIDED"
     need = 4200 if verdict == "UNDECIDED" else None
     compared = Comparison(

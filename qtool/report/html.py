@@ -25,6 +25,7 @@ def page(report: Report) -> str:
         css=Markup(css),  # our own file, not user text
         base=report.rows[0].variant.base,
         tasks=views.tasks_of(report),
+        levels=views.bound_levels(report),
         looks={name: look for name, look in plot.VERDICT_CLASSES.items() if name},
         tradeoff=plot.tradeoff(report),
         speed_span=partial(numbers.speed_span, report.rows[0].latency),

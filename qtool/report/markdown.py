@@ -16,6 +16,7 @@ from qtool.report.numbers import (
     score_text,
 )
 from qtool.report.views import (
+    bound_levels,
     churn_text,
     environment,
     evaluation_of,
@@ -32,7 +33,9 @@ def document(report: Report) -> str:
     parts = [f"# {_escape(report.run)}: may it ship?", f"**{_escape(report.recommendation.reason)}**"]
     if report.notes:
         parts.append("Read with care:\n\n" + "\n".join(f"- {_escape(note)}" for note in report.notes))
-    parts += ["## Verdicts", _verdicts(report), *_rejections(report)]
+    levels = bound_levels(report)
+    bounds = f"Differences stand between one-sided {levels.common} bounds{levels.others and '; ' + levels.others}."
+    parts += ["## Verdicts", _verdicts(report), _escape(bounds), *_rejections(report)]
     for task in tasks_of(report):
         parts += [f"## {_escape(task)}", _task(report, task), *_slices(report, task)]
     parts += ["## Latency", _latency(report), "## Calibration", _calibration(report)]

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from qtool.records.evaluation import Comparison
 from qtool.records.report import Report, ReportRow
 from qtool.report.numbers import bytes_text, difference_text, median, quantile_text, score_text
-from qtool.report.views import evaluation_of, status, tasks_of
+from qtool.report.views import bound_levels, evaluation_of, status, tasks_of
 
 _WIDTH = 100
 _SIGNS = {"PASS": "✓", "FAIL": "✗", "UNDECIDED": "?"}
 _LEGEND = (
-    "✓ PASS   ✗ FAIL   ? UNDECIDED   difference to the baseline [one-sided 95 % bounds: below, above]\n"
+    "✓ PASS   ✗ FAIL   ? UNDECIDED   difference to the baseline [one-sided {common} bounds: below, above{others}]\n"
     "(task) is not critical"
 )
 
@@ -50,7 +50,9 @@ def _by_task(report: Report) -> str:
         return ""
     names = [row.variant.name for row in report.rows]
     rows = [[_mark(task, report), _count(report, task), *(_cell(row, task) for row in report.rows)] for task in tasks]
-    return aligned(["task", "n", *names], rows) + f"\n{_LEGEND}"
+    levels = bound_levels(report)
+    others = f"; {levels.others}" if levels.others else ""
+    return aligned(["task", "n", *names], rows) + "\n" + _LEGEND.format(common=levels.common, others=others)
 
 
 def _rejection(row: ReportRow, report: Report) -> str:

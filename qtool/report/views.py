@@ -50,6 +50,38 @@ def status(row: ReportRow, report: Report) -> str:
     return row.overall or "not evaluated"
 
 
+@dataclass(frozen=True, slots=True)
+class BoundLevels:
+    """How sure each bound of a difference is: `95 %` for most, and who is held to another level, in words or empty:
+    `98.3 % for a, b (arithmetic)`. Rungs of a ladder share one level, and so do looks at one task."""
+
+    common: str
+    others: str
+
+
+def bound_levels(report: Report) -> BoundLevels:
+    """The levels that the comparisons of `report` were really made at."""
+    found: dict[str, dict[str, list[str]]] = {}  # level -> variant -> tasks
+    for row in report.rows:
+        for entry in row.evaluations:
+            if entry.comparison is not None:
+                sure = f"{50 * (1 + entry.comparison.interval.confidence):.3g} %"
+                found.setdefault(sure, {}).setdefault(row.variant.name, []).append(entry.task)
+    if not found:
+        return BoundLevels("95 %", "")
+    common = max(found, key=lambda sure: sum(map(len, found[sure].values())))
+    others = [
+        f"{sure} for "
+        + ", ".join(
+            name + (f" ({', '.join(tasks)})" if any(name in found[level] for level in found if level != sure) else "")
+            for name, tasks in by_variant.items()
+        )
+        for sure, by_variant in sorted(found.items())
+        if sure != common
+    ]
+    return BoundLevels(common, "; ".join(others))
+
+
 def recipe_text(recipe: Recipe) -> str:
     """A recipe in one line: `w4a16 by rtn, group 64, symmetric`."""
     if recipe.scheme == "base":

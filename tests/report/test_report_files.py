@@ -10,6 +10,7 @@ import pytest
 from synthetic_run import PLAN, evaluation, latency, variant, write_run
 
 from qtool.errors import PlanError, StoreError
+from qtool.records.evaluation import Evaluation
 from qtool.records.plan import PlannedTask
 from qtool.records.report import Report
 from qtool.report.stage import report
@@ -70,6 +71,22 @@ def test_every_variant_and_task_and_its_n_appear(run: Path, name: str):
     text = (run / name).read_text(encoding="utf-8").replace("\\", "")
     for word in ("baseline", "w8a16", "w4a16-g64", "arithmetic", "facts", "UNDECIDED", "n 1,000", "needs n 299"):
         assert word in text
+
+
+def test_a_stricter_level_is_named_with_the_variants_held_to_it(run: Path):
+    plain = report(run, command="c")
+    assert "[one-sided 95 % bounds: below, above]" in text_table(plain)
+    strict = 1 - 2 * 0.05 / 3  # both bounds of a ladder of three rungs
+    for task in ("arithmetic", "facts"):
+        path = run / "evaluations" / "w4a16" / f"{task}.json"
+        found = read_json(Evaluation, path)
+        assert found.comparison is not None
+        interval = replace(found.comparison.interval, confidence=strict)
+        write_record(path, replace(found, comparison=replace(found.comparison, interval=interval)))
+    mixed = report(run, command="c")
+    assert "[one-sided 95 % bounds: below, above; 98.3 % for w4a16]" in text_table(mixed)
+    for name in ("report.html", "report.md"):
+        assert "98.3 % for w4a16" in (run / name).read_text(encoding="utf-8")
 
 
 def test_strings_from_outside_are_escaped(run: Path):
