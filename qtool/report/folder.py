@@ -11,6 +11,7 @@ from qtool.records.evaluation import Evaluation
 from qtool.records.latency import LatencyProfile
 from qtool.records.report import Report
 from qtool.records.variant import Variant
+from qtool.report.calibration_text import calibration_text
 from qtool.report.join import join
 from qtool.report.numbers import bytes_text, count_text, difference_text, median, quantile_text, score_text
 from qtool.report.text_table import aligned, text_table
@@ -88,40 +89,7 @@ def _variant(folder: Path) -> Described:
 
 def _calibration(folder: Path) -> Described:
     found = read_json(Calibration, folder / "calibration.json")
-    layers = {entry.layer for entry in found.ranges}
-    sources = aligned(
-        ["source", "read", "used", "empty", "short", "duplicate", "cut"],
-        [
-            [source.tag]
-            + [
-                str(count)
-                for count in (
-                    source.read,
-                    source.used,
-                    source.dropped_empty,
-                    source.dropped_short,
-                    source.dropped_duplicate,
-                    source.cut_to_length,
-                )
-            ]
-            for source in found.sources
-        ],
-    )
-    ranges = [
-        [entry.layer, entry.observer, f"{entry.low:.4g}", f"{entry.high:.4g}", f"{100 * entry.clipped_share:.3f} %"]
-        for entry in found.ranges
-    ]
-    lines = [
-        f"calibration of {found.model.name} on set {found.set_name} (seed {found.seed}, set {found.set_digest[:12]})",
-        f"  {found.sequences:,} sequences of up to {found.sequence_tokens} tokens, {found.tokens:,} tokens, "
-        f"{count_text(len(layers), 'layer')}, observers {', '.join(found.observers)}, {found.seconds:.1f} s",
-        f"  enough? {found.verdict.replace('_', ' ')} {found.verdict_reason}".rstrip(),
-        "",
-        sources,
-        "",
-        aligned(["layer", "observer", "low", "high", "clipped"], ranges),
-    ]
-    return Described(found, "\n".join(lines))
+    return Described(found, calibration_text(found))
 
 
 def _evaluations(folder: Path) -> Described | None:

@@ -5,16 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from synthetic_run import write_run
+from synthetic_run import certified, write_run
 from typer.testing import CliRunner
 
 from qtool.cli.app import app
 from qtool.errors import StoreError
+from qtool.records.calibration import Calibration
 from qtool.records.variant import Variant
 from qtool.report.folder import describe
 from qtool.report.stage import report
 from qtool.report.variant_text import variant_text
 from qtool.store.codec import read_json
+from qtool.store.run_directory import write_record
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,37 @@ def test_the_ledger_is_shown_with_every_column(tmp_path: Path):
     for column in ("output error", "tokens", "damping", "dead", "clipped", "reason"):
         assert column in head
     assert cells[head.index("output error") :].split()[:4] == ["0.0123", "4,096", "0.01", "3"]
+
+
+def test_a_calibration_says_whether_it_was_enough_and_which_inputs_decide(tmp_path: Path):
+    run = write_run(tmp_path / "demo")
+    path = run / "calibration" / "calibration.json"
+    plain = read_json(Calibration, path)
+    ranges = tuple(replace(plain.ranges[0], layer=layer, observer="absmax") for layer in ("a", "b", "c"))
+    write_record(path, replace(certified(plain), ranges=ranges))
+    lines = describe(run / "calibration").text.splitlines()
+    assert "MORE SAMPLES: " in lines[3]
+    assert "would do" in lines[3]
+    worst = next(index for index, line in enumerate(lines) if line.startswith("input that matters most"))
+    cells = lines[worst + 2].split()
+    # half of 1.5 to 2.5 around a range of 2; the settled input comes after it
+    assert cells[0] == "model.layers.1.mlp.down_proj"
+    assert "640" in cells
+    assert "±25.0" in cells
+    assert lines[worst + 3].startswith("model.layers.0.mlp.up_proj")
+    ranges_head = next(index for index, line in enumerate(lines) if line.startswith("layer: range"))
+    assert [line.split()[0] for line in lines[ranges_head + 2 : ranges_head + 4]] == ["c", "a"]
+    shown = CliRunner().invoke(app, ["show", str(run / "calibration"), "--json"])
+    assert json.loads(shown.stdout)["certificate"]["needed_sequences"] == 640
+
+
+def test_many_inputs_are_cut_to_those_that_matter(tmp_path: Path):
+    run = write_run(tmp_path / "demo")
+    path = run / "calibration" / "calibration.json"
+    plain = read_json(Calibration, path)
+    ranges = tuple(replace(plain.ranges[0], layer=f"layer{index}") for index in range(20))
+    write_record(path, replace(plain, ranges=ranges))
+    assert describe(run / "calibration").text.endswith("(8 more layers in --json)")
 
 
 def test_evaluations_and_latency_and_a_finished_run(tmp_path: Path):
