@@ -168,7 +168,7 @@ def decode_speed(model: Any, batch: int, device: torch.device, tokens: int) -> d
         "step_ms_p10": 1e3 * steady[len(steady) // 10],
         "step_ms_p90": 1e3 * steady[-1 - len(steady) // 10],
         "tokens_per_second": batch / middle,
-        "graphs": len(engine._scheduler._graphs._captured),  # none: every kernel was launched by itself
+        "graphs": len(engine._scheduler.feeder.graphs._captured),  # none: every kernel was launched by itself
         "cache_bytes_per_token": engine.cache_bytes // (batch * engine.status().context_tokens),
     }
 

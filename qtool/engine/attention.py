@@ -3,7 +3,7 @@
 import contextlib
 import contextvars
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -69,6 +69,8 @@ def attend(
     keys, values = memory.write(layer, step, key, value)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     extras = (softcap, s_aux)
+    if isinstance(memory, ShapeRecorder):
+        memory.looks[layer] = Look(scale, sliding_window, extras == (None, None))
     if step.short and extras == (None, None) and native_attention.fits(query, keys, values):
         where = native_attention.Tokens(step.slots, step.positions)
         return native_attention.attend(query[0], keys, values, where, scale, sliding_window)[None], None
@@ -140,11 +142,21 @@ def _plain_attention(
     return torch.matmul(weights[..., :-1].to(values.dtype), values)
 
 
+class Look(NamedTuple):
+    """How a layer looks at its keys: the factor of its scores, how many keys it sees (None: all), and whether nothing
+    else is done to the scores."""
+
+    scale: float
+    window: int | None
+    plain: bool
+
+
 class ShapeRecorder:
-    """A memory for one row and one step that only remembers what each layer stores."""
+    """A memory for one row and one step that only remembers what each layer stores, and how it looks at it."""
 
     def __init__(self) -> None:
         self.shapes: dict[int, LayerShape] = {}
+        self.looks: dict[int, Look] = {}
 
     def write(self, layer: int, step: Step, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values [1, tokens, heads, width] of this very step."""

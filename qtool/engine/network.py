@@ -9,7 +9,7 @@ from torch import Tensor
 from qtool.engine import attention
 from qtool.engine.attention import Memory, ShapeRecorder, UnsupportedAttention
 from qtool.engine.ragged import Row, Step, plan_step
-from qtool.engine.slots import KeyValueSlots, LayerShape
+from qtool.engine.slots import KeyValueSlots
 from qtool.engine.weights import kernels_of
 from qtool.kernels.dense import DenseKernel
 
@@ -33,8 +33,10 @@ class Network:
         quantized = any(not isinstance(kernel, DenseKernel) for kernel in kernels_of(model)) or any(
             type(module).__module__.startswith("bitsandbytes") for module in model.modules()
         )
-        self._rounds = dtype is not torch.float32 or quantized
-        self.shapes = self._check()
+        rounds = dtype is not torch.float32 or quantized
+        self.tolerance = _LARGEST_ROUNDED_ERROR if rounds else _LARGEST_ERROR
+        recorded = self._check()
+        self.shapes, self.looks = recorded.shapes, recorded.looks
 
     @torch.inference_mode()
     def forward(self, ids: Tensor, step: Step, memory: Memory, keep: Tensor) -> Tensor:
@@ -59,8 +61,8 @@ class Network:
         return longest
 
     @torch.inference_mode()
-    def _check(self) -> dict[int, LayerShape]:
-        """What each layer stores. Raises UnsupportedAttention if ragged rows and the model's forward disagree."""
+    def _check(self) -> ShapeRecorder:
+        """What each layer stores and sees. Raises UnsupportedAttention if ragged rows disagree with the forward."""
         ids = torch.arange(1, _CHECK_TOKENS + 1, device=self.device) % self.vocabulary
         self._use_attention("eager")
         expected = self.model(input_ids=ids[None], use_cache=False, return_dict=True).logits[0].float()
@@ -80,7 +82,7 @@ class Network:
             self._compare(ids, slots, expected)
         except (TypeError, AttributeError, RuntimeError, IndexError) as error:
             raise UnsupportedAttention(f"{type(self.model).__name__}: {error}") from error
-        return recorder.shapes
+        return recorder
 
     def _compare(self, ids: Tensor, slots: KeyValueSlots, expected: Tensor) -> None:
         """Two rows of the same ids, in two uneven steps each, must both give the expected logits."""
@@ -92,7 +94,7 @@ class Network:
             wanted = torch.cat([expected[row.start : row.end] for row in rows])
             usable = wanted.isfinite()  # a model that is NaN by itself is answered request by request
             error = (logits - wanted)[usable].norm() / wanted[usable].norm().clamp(min=1e-6)
-            if not error <= (_LARGEST_ROUNDED_ERROR if self._rounds else _LARGEST_ERROR):
+            if not error <= self.tolerance:
                 raise UnsupportedAttention(
                     f"{type(self.model).__name__}: logits over ragged rows are {float(error):.0%} off its own forward"
                 )

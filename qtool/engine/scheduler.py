@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 
 from qtool.engine.contract import FinishReason, GenerationRequest, TokenEvent
-from qtool.engine.graphs import GraphedDecoder
+from qtool.engine.feed import Feeder
 from qtool.engine.network import Network
-from qtool.engine.ragged import Row, plan_step
+from qtool.engine.ragged import Row
 from qtool.engine.sampler import Choice, Chooser, choose
 from qtool.engine.slots import KeyValueSlots, PrefixIndex
 from qtool.engine.stop import Decode, StopWatch
@@ -42,12 +42,10 @@ class Scheduler:
     def __init__(
         self, network: Network, memory: KeyValueSlots, *, chunk_tokens: int, decode: Decode | None, device: torch.device
     ) -> None:
-        self._network = network
         self._memory = memory
         self._chunk_tokens = chunk_tokens
         self._decode = decode
-        self._device = device
-        self._graphs = GraphedDecoder(network, memory)
+        self.feeder = Feeder(network, memory)
         self._prefixes = PrefixIndex(memory.slots)
         self._free = set(range(memory.slots))
         self._waiting: deque[Running] = deque()
@@ -183,11 +181,7 @@ class Scheduler:
                 keep.append(len(fed) - 1)
                 finished.append(running)
         plan = [Row(running.slot, running.computed, count) for running, count in rows]
-        logits = self._graphs.decode(plan, fed) if len(fed) == len(keep) == len(rows) else None
-        if logits is None:
-            step = plan_step(plan, self._device)
-            where = torch.tensor(keep, dtype=torch.long, device=self._device)
-            logits = self._network.forward(torch.tensor(fed, device=self._device), step, self._memory, where)
+        logits = self.feeder.logits(plan, fed, keep)
         for running, count in rows:
             running.computed += count
         if not finished:

@@ -36,6 +36,10 @@ class KeyValueSlots:
             self._keys[layer] = torch.zeros(*cells, shape.key_width, dtype=dtype, device=device)
             self._values[layer] = torch.zeros(*cells, shape.value_width, dtype=dtype, device=device)
 
+    def layer(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer, [slots, heads, context, width] each; they stay where they are."""
+        return self._keys[layer], self._values[layer]
+
     def write(self, layer: int, step: Step, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Stores keys and values [1, heads, tokens, width] where the step's tokens go; the layer's whole memory."""
         stored_keys, stored_values = self._keys[layer], self._values[layer]
@@ -54,11 +58,11 @@ class KeyValueSlots:
             for cells in memory.values():
                 cells[target, :, :tokens] = cells[source, :, :tokens]
 
-    def clear(self, slot: int) -> None:
-        """Zeroes a slot: NaN left in it would reach its next owner through the attention's 0 * NaN."""
+    def clear(self, slot: int, tokens: int | None = None) -> None:
+        """Zeroes a slot, or its first `tokens`: NaN left there would reach its next owner through 0 * NaN."""
         for memory in (self._keys, self._values):
             for cells in memory.values():
-                cells[slot].zero_()
+                cells[slot, :, :tokens].zero_()
 
 
 class PrefixIndex:

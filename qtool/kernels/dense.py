@@ -5,7 +5,8 @@ import functools
 import torch
 from torch import Tensor
 
-from qtool.kernels.contract import Kernel
+from qtool.kernels import native_cpu
+from qtool.kernels.native_cpu import NativeKernel
 
 _LARGE = 1 << 20  # weights of fewer scalars stay in cache, where prepacking only adds oneDNN's own overhead
 
@@ -28,32 +29,32 @@ class DenseKernel:
     def __init__(self, weight: Tensor) -> None:
         rows, columns = weight.shape
         on_cpu = weight.device.type == "cpu"
-        self._native = _compiled(weight) if on_cpu else None
-        if self._native is not None:
-            self.prepacked, self.bytes, self.label = True, self._native.bytes, self._native.label
+        self.plain: Tensor | None = None  # the weight as it was given, where it is multiplied as that
+        self.compiled = _compiled(weight) if on_cpu else None
+        if self.compiled is not None:
+            self.prepacked, self.bytes, self.label = True, self.compiled.bytes, self.compiled.label
             return
         self.prepacked = on_cpu and rows * columns >= _LARGE and prepack_works(weight.dtype) == ""
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, 1) if self.prepacked else weight
+        self.plain = None if self.prepacked else weight
         self.bytes = rows * columns * weight.element_size()
         kind = str(weight.dtype).removeprefix("torch.")
         self.label = f"{kind} {'prepacked by oneDNN' if self.prepacked else 'plain product'}"
 
     def multiply(self, inputs: Tensor) -> Tensor:
         """[tokens, columns] -> [tokens, rows] in the type of `inputs`."""
-        if self._native is not None:
-            return self._native.multiply(inputs)
+        if self.compiled is not None:
+            return self.compiled.multiply(inputs)
         if self.prepacked:
             return _product(inputs, self._weight, None)
         return torch.nn.functional.linear(inputs, self._weight)
 
 
-def _compiled(weight: Tensor) -> Kernel | None:
+def _compiled(weight: Tensor) -> NativeKernel | None:
     """The compiled product with `weight` as bfloat16, where its float32 numbers are all that and it is large.
 
     A bfloat16 model that is computed in float32 so takes half the memory and half the time, and gives the same numbers.
     """
-    from qtool.kernels import native_cpu
-
     if weight.dtype is not torch.float32 or weight.numel() < _LARGE or native_cpu.refusal():
         return None
     return native_cpu.bfloat16_kernel(weight) if torch.equal(weight.bfloat16().float(), weight) else None

@@ -7,40 +7,22 @@
 // 16-bit inputs: every `step` columns of a token become 16-bit integers with one scale. The error is at most 2^-16 of
 // the largest of those columns, less than what rounding that one to bfloat16 costs; sums are exact integers.
 // 8-bit inputs: the codes that compressed-tensors defines, as 16-bit integers; no sum can saturate.
-#include <immintrin.h>
-#include <omp.h>
+#include "native.h"
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
-#include <cstring>
 
 namespace {
+
+using qtool::Product;
+using qtool::load;
+using qtool::store;
+using qtool::sum_lanes;
 
 constexpr int64_t kChunk = 2048;  // columns whose inputs of four tokens stay in the first-level cache
 constexpr int64_t kBlock = 32;    // rows a thread takes at a time
 constexpr int kTokens = 4;
 constexpr int kRows = 4;  // at most, of one stretch of inputs
-
-struct Product {
-  const float* inputs;      // [tokens, columns]
-  int64_t tokens, columns;  // columns of the inputs; weights are padded to a multiple of step
-  const uint8_t* codes;     // [rows, padded * bits / 8]
-  const float* scales;      // [rows, groups], or [rows] when per_row
-  const int32_t* zeros;     // [rows, groups]: what a stored number is above zero; null: 8 for 4 bits, 0 for 8 bits
-  int64_t rows, padded;
-  int32_t per_row, threads;
-  float input_scale;   // 8-bit inputs: 0 means by token
-  int32_t input_zero;  // 8-bit inputs: what is added before rounding is cut to -128..127
-  float* output;       // [tokens, rows]
-  void* scratch;
-};
-
-inline float sum_lanes(__m256 v) {
-  __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
-}
 
 // Sums of the lanes of T vectors, T at most four; the order of additions does not depend on T.
 template <int T>
@@ -59,9 +41,6 @@ inline void sum_each(const __m256i* v, int32_t* sums) {
   const __m128i both = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(sums), both);
 }
-
-inline __m256i load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
-inline void store(void* to, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(to), v); }
 
 // ---- inputs ----------------------------------------------------------------------------------------------------
 
@@ -167,8 +146,8 @@ float encode8(const Product& p, int64_t token, int16_t* codes) {
   return scale;
 }
 
-// Float inputs of one token, in each block of sixteen the even columns before the odd ones.
-void encode_wide(const Product& p, int64_t token, float* wide) {
+// Float inputs of one token; `split`: in each block of sixteen the even columns before the odd ones.
+void encode_wide(const Product& p, int64_t token, bool split, float* wide) {
   const Place place(token, p.tokens);
   const float* x = p.inputs + token * p.columns;
   float block[16];
@@ -181,11 +160,17 @@ void encode_wide(const Product& p, int64_t token, float* wide) {
       source = block;
     }
     const __m256 a = _mm256_loadu_ps(source), b = _mm256_loadu_ps(source + 8);
+    float* to = wide + place.at(i, 16, p.padded);
+    if (!split) {
+      _mm256_storeu_ps(to, a);
+      _mm256_storeu_ps(to + 8, b);
+      continue;
+    }
     const auto ordered = [](__m256 v) {
       return _mm256_castps_si256(_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(v), 0xd8)));
     };
-    store(wide + place.at(i, 16, p.padded), ordered(_mm256_shuffle_ps(a, b, 0x88)));
-    store(wide + place.at(i, 16, p.padded) + 8, ordered(_mm256_shuffle_ps(a, b, 0xdd)));
+    store(to, ordered(_mm256_shuffle_ps(a, b, 0x88)));
+    store(to + 8, ordered(_mm256_shuffle_ps(a, b, 0xdd)));
   }
 }
 
@@ -291,26 +276,33 @@ inline void row8(const Product& p, const Inputs& in, int64_t row, int64_t from, 
   sum_each<T>(acc, sum);
 }
 
-// bfloat16 weights, float32 inputs; R rows, sums[r * 4 + t]: several, because the products of one wait for each other.
-template <int R, int T>
+// Sixteen stored numbers as two vectors: of bfloat16 the even and the odd ones, of float32 the first and the last eight.
+inline void widen(const uint16_t* from, __m256& a, __m256& b) {
+  const __m256i v = load(from);
+  a = _mm256_castsi256_ps(_mm256_slli_epi32(v, 16));
+  b = _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32(static_cast<int>(0xffff0000))));
+}
+inline void widen(const float* from, __m256& a, __m256& b) {
+  a = _mm256_loadu_ps(from);
+  b = _mm256_loadu_ps(from + 8);
+}
+
+// Weights that are numbers, float32 inputs; R rows, sums[r * 4 + t]: several, because the products of one wait for each
+// other.
+template <typename W, int R, int T>
 inline void rows_wide(const Product& p, const Inputs& in, int64_t row, int64_t from, int64_t to, float* sum) {
-  const uint16_t* w = reinterpret_cast<const uint16_t*>(p.codes) + row * p.padded + from;
+  const W* w = reinterpret_cast<const W*>(p.codes) + row * p.padded + from;
   const float* x = static_cast<const float*>(in.codes) + from * T;
-  const __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000));
   __m256 acc[R][T];
   for (int r = 0; r < R; r++)
     for (int t = 0; t < T; t++) acc[r][t] = _mm256_setzero_ps();
   for (int64_t left = (to - from) / 16; left; left--, w += 16, x += 16 * T) {
-    __m256 even[R], odd[R];
-    for (int r = 0; r < R; r++) {
-      const __m256i v = load(w + r * p.padded);
-      even[r] = _mm256_castsi256_ps(_mm256_slli_epi32(v, 16));
-      odd[r] = _mm256_castsi256_ps(_mm256_and_si256(v, high));
-    }
+    __m256 a[R], b[R];
+    for (int r = 0; r < R; r++) widen(w + r * p.padded, a[r], b[r]);
     for (int t = 0; t < T; t++) {
       const __m256 first = _mm256_loadu_ps(x + t * 16), second = _mm256_loadu_ps(x + t * 16 + 8);
-      for (int r = 0; r < R; r++) acc[r][t] = _mm256_fmadd_ps(even[r], first, acc[r][t]);
-      for (int r = 0; r < R; r++) acc[r][t] = _mm256_fmadd_ps(odd[r], second, acc[r][t]);
+      for (int r = 0; r < R; r++) acc[r][t] = _mm256_fmadd_ps(a[r], first, acc[r][t]);
+      for (int r = 0; r < R; r++) acc[r][t] = _mm256_fmadd_ps(b[r], second, acc[r][t]);
     }
   }
   for (int r = 0; r < R; r++) sum_each<T>(acc[r], sum + r * kTokens);
@@ -328,7 +320,7 @@ void block(const Product& p, int64_t first, int64_t last, int most, const Dot& d
     dot(count, rows, token, row, from, std::min(from + kChunk, p.padded), sums);
     for (int t = 0; t < count; t++)
       for (int r = 0; r < rows; r++) {
-        Sum& cell = output[(token + t) * p.rows + row + r];
+        Sum& cell = output[(token + t) * p.stride + row + r];
         cell = from == 0 ? sums[r * kTokens + t] : static_cast<Sum>(cell + sums[r * kTokens + t]);
       }
   };
@@ -348,19 +340,17 @@ void block(const Product& p, int64_t first, int64_t last, int most, const Dot& d
       each([&](int64_t row, int rows) { part(token, row, rows, from); });
 }
 
-// Encodes the inputs, then lets the threads take blocks of rows. `finish(first, last)` follows each block.
+// Encodes the inputs, then lets the threads of the calling team take blocks of rows. `finish(first, last)` follows each
+// block.
 template <typename Sum, typename Encode, typename Dot, typename Finish>
 void multiply(const Product& p, int most, const Encode& encode, const Dot& dot, const Finish& finish) {
-#pragma omp parallel num_threads(p.threads)
-  {
 #pragma omp for schedule(static)
-    for (int64_t token = 0; token < p.tokens; token++) encode(token);
+  for (int64_t token = 0; token < p.tokens; token++) encode(token);
 #pragma omp for schedule(dynamic)
-    for (int64_t first = 0; first < p.rows; first += kBlock) {
-      const int64_t last = std::min(first + kBlock, p.rows);
-      block<Sum>(p, first, last, most, dot);
-      finish(first, last);
-    }
+  for (int64_t first = 0; first < p.rows; first += kBlock) {
+    const int64_t last = std::min(first + kBlock, p.rows);
+    block<Sum>(p, first, last, most, dot);
+    finish(first, last);
   }
 }
 
@@ -402,7 +392,7 @@ void product8(const Product& p) {
       [&](int64_t first, int64_t last) {
         for (int64_t token = 0; token < p.tokens; token++)
           for (int64_t row = first; row < last; row++) {
-            float* cell = p.output + token * p.rows + row;
+            float* cell = p.output + token * p.stride + row;
             int32_t exact;
             std::memcpy(&exact, cell, sizeof exact);
             *cell = static_cast<float>(exact) * p.scales[row] * scales[token];
@@ -410,39 +400,31 @@ void product8(const Product& p) {
       });
 }
 
+template <typename W>
 void product_wide(const Product& p) {
   float* wide = static_cast<float*>(p.scratch);
   multiply<float>(
-      p, p.tokens == 1 ? 4 : 2, [&](int64_t token) { encode_wide(p, token, wide); },
+      p, p.tokens == 1 ? 4 : 2, [&](int64_t token) { encode_wide(p, token, sizeof(W) == 2, wide); },
       [&](int count, int rows, int64_t token, int64_t row, int64_t from, int64_t to, float* sum) {
         const Inputs in{wide + token * p.padded, nullptr, nullptr};
-        if (count == 4 && rows == 2) rows_wide<2, 4>(p, in, row, from, to, sum);
-        else if (count == 4) rows_wide<1, 4>(p, in, row, from, to, sum);
-        else if (count == 3 && rows == 2) rows_wide<2, 3>(p, in, row, from, to, sum);
-        else if (count == 3) rows_wide<1, 3>(p, in, row, from, to, sum);
-        else if (count == 2 && rows == 2) rows_wide<2, 2>(p, in, row, from, to, sum);
-        else if (count == 2) rows_wide<1, 2>(p, in, row, from, to, sum);
-        else if (rows == 4) rows_wide<4, 1>(p, in, row, from, to, sum);
-        else if (rows == 2) rows_wide<2, 1>(p, in, row, from, to, sum);
-        else rows_wide<1, 1>(p, in, row, from, to, sum);
+        if (count == 4 && rows == 2) rows_wide<W, 2, 4>(p, in, row, from, to, sum);
+        else if (count == 4) rows_wide<W, 1, 4>(p, in, row, from, to, sum);
+        else if (count == 3 && rows == 2) rows_wide<W, 2, 3>(p, in, row, from, to, sum);
+        else if (count == 3) rows_wide<W, 1, 3>(p, in, row, from, to, sum);
+        else if (count == 2 && rows == 2) rows_wide<W, 2, 2>(p, in, row, from, to, sum);
+        else if (count == 2) rows_wide<W, 1, 2>(p, in, row, from, to, sum);
+        else if (rows == 4) rows_wide<W, 4, 1>(p, in, row, from, to, sum);
+        else if (rows == 2) rows_wide<W, 2, 1>(p, in, row, from, to, sum);
+        else rows_wide<W, 1, 1>(p, in, row, from, to, sum);
       },
       [](int64_t, int64_t) {});
 }
 
 }  // namespace
 
-extern "C" {
-
-// Bytes of scratch that any of the products below needs at most.
-int64_t qtool_scratch(int64_t tokens, int64_t padded, int64_t step) {
-  return tokens * (padded * 4 + padded / step * 36 + 64);
-}
-
-// 0, or 1 when there is no such product. kind: 4 and 8 are 16-bit inputs and weights of that many bits, 88 is 8-bit
-// inputs and weights, 16 is bfloat16 weights with float32 inputs.
-int qtool_product(const Product* given, int kind, int step) {
-  const Product& p = *given;
-  if (p.tokens == 0) return 0;
+// kind: 4 and 8 are 16-bit inputs and weights of that many bits, 88 is 8-bit inputs and weights, 16 is bfloat16 weights
+// with float32 inputs, 32 is float32 weights and inputs.
+int qtool::multiply_by_team(const Product& p, int kind, int step) {
   if (kind == 4 && step == 32) with_zeros<4, 32>(p);
   else if (kind == 4 && step == 64) with_zeros<4, 64>(p);
   else if (kind == 4 && step == 128) with_zeros<4, 128>(p);
@@ -450,8 +432,29 @@ int qtool_product(const Product* given, int kind, int step) {
   else if (kind == 8 && step == 64) with_zeros<8, 64>(p);
   else if (kind == 8 && step == 128) with_zeros<8, 128>(p);
   else if (kind == 88) product8(p);
-  else if (kind == 16) product_wide(p);
+  else if (kind == 16) product_wide<uint16_t>(p);
+  else if (kind == 32) product_wide<float>(p);
   else return 1;
   return 0;
+}
+
+extern "C" {
+
+// Bytes of scratch that any of the products needs at most.
+int64_t qtool_scratch(int64_t tokens, int64_t padded, int64_t step) {
+  return tokens * (padded * 4 + padded / step * 36 + 64);
+}
+
+// 0, or 1 when there is no such product.
+int qtool_product(const Product* given, int kind, int step) {
+  int missing = 0;
+  if (given->tokens == 0) return 0;
+#pragma omp parallel num_threads(given->threads)
+  {
+    const int found = qtool::multiply_by_team(*given, kind, step);
+#pragma omp master
+    missing = found;
+  }
+  return missing;
 }
 }

@@ -2,57 +2,19 @@
 //
 // The order of additions depends on a token's own position only, so that a token's result is the same bits whoever
 // shares the batch. A NaN or infinite score makes the whole output of its head NaN.
-#include <immintrin.h>
-#include <omp.h>
+#include "native.h"
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <vector>
 
 namespace {
 
-struct Attention {
-  const float* query;             // element [token, head, i] at token * query_token + head * query_head + i
-  int64_t query_token, query_head;
-  const float* keys;
-  int64_t key_slot, key_head, key_position;
-  const float* values;
-  int64_t value_slot, value_head, value_position;
-  const int64_t* slots;           // [tokens]
-  const int64_t* positions;       // [tokens]
-  int64_t tokens, heads, kv_heads, width, value_width;  // widths are multiples of eight
-  int64_t window;                 // how many keys a token sees, itself counted; 0: all
-  float scale;
-  int32_t threads;
-  float* output;                  // [tokens, heads, value_width]
-};
+using qtool::Attention;
+using qtool::exponential;
+using qtool::sum_lanes;
 
 constexpr int64_t kWorthThreads = 1 << 17;  // multiplications below which waking a thread costs more than it saves
-
-inline float sum_lanes(__m256 v) {
-  __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
-}
-
-// e^x for x <= 0, relative error below 2^-22; 0 below -87.
-inline __m256 exponential(__m256 x) {
-  const __m256 low = _mm256_set1_ps(-87.0f);
-  const __m256 alive = _mm256_cmp_ps(x, low, _CMP_GE_OQ);
-  x = _mm256_max_ps(x, low);
-  const __m256 scaled = _mm256_mul_ps(x, _mm256_set1_ps(1.44269504f));
-  const __m256 n = _mm256_round_ps(scaled, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);
-  r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
-  __m256 p = _mm256_set1_ps(1.9875691500e-4f);
-  for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(c));
-  p = _mm256_add_ps(_mm256_fmadd_ps(p, _mm256_mul_ps(r, r), r), _mm256_set1_ps(1.0f));
-  const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
-  return _mm256_and_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(power)), alive);
-}
 
 // Scores of keys first..last-1, padded to a multiple of eight with what the exponential makes 0; their maximum.
 float score(const Attention& a, const float* query, const float* keys, int64_t first, int64_t last, float* scores) {
@@ -75,7 +37,9 @@ float score(const Attention& a, const float* query, const float* keys, int64_t f
   return poison == 0.0f ? top : NAN;
 }
 
-void one_head(const Attention& a, int64_t token, int64_t head, float* scores) {
+}  // namespace
+
+void qtool::attend_one(const Attention& a, int64_t token, int64_t head, float* scores) {
   const int64_t slot = a.slots[token], last = a.positions[token] + 1, shared = head / (a.heads / a.kv_heads);
   const int64_t first = a.window > 0 ? std::max<int64_t>(0, last - a.window) : 0;
   const float* query = a.query + token * a.query_token + head * a.query_head;
@@ -113,8 +77,6 @@ void one_head(const Attention& a, int64_t token, int64_t head, float* scores) {
   }
 }
 
-}  // namespace
-
 extern "C" {
 
 void qtool_attend(const Attention* given) {
@@ -129,7 +91,7 @@ void qtool_attend(const Attention* given) {
     std::vector<float> scores(static_cast<size_t>(longest + 8));
 #pragma omp for schedule(dynamic, 4)
     for (int64_t pair = 0; pair < a.tokens * a.heads; pair++)
-      one_head(a, pair / a.heads, pair % a.heads, scores.data());
+      qtool::attend_one(a, pair / a.heads, pair % a.heads, scores.data());
   }
 }
 

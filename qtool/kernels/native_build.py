@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 SWITCH = "QTOOL_NATIVE"
-_SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.cpp", "native_attention.cpp"))
+_SOURCES = tuple(
+    Path(__file__).with_name(name) for name in ("native.cpp", "native_attention.cpp", "native_decoder.cpp")
+)
+_HEADER = Path(__file__).with_name("native.h")
 _FLAGS = ("-std=c++17", "-O3", "-mavx2", "-mfma", "-ffp-contract=off", "-fPIC", "-fopenmp")
 _BUILD_SECONDS = 120
 
@@ -50,7 +53,7 @@ def native() -> Native:
 
 def _load(compiler: str | None, openmp: Path) -> Any:
     """The library out of the cache, or built into it; out of a folder that is gone at once where no cache can be."""
-    sources = b"".join(source.read_bytes() for source in _SOURCES)
+    sources = b"".join(source.read_bytes() for source in (*_SOURCES, _HEADER))
     digest = hashlib.sha256(sources + repr((_FLAGS, openmp)).encode()).hexdigest()[:24]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qtool" / "native"
     kept = cache / f"{digest}.so"

@@ -15,11 +15,14 @@ from qtool.kernels.tiles import InputQuantizer
 _STEPS = (128, 64, 32)  # columns that share one scale of 16-bit inputs
 _PER_ROW_STEP = 128
 _ALIGN = 32
-_INT4, _INT8, _INT8_INPUTS, _BFLOAT16 = 4, 8, 88, 16
+_FLOATS = 16  # columns the float32 product takes at a time
+_INT4, _INT8, _INT8_INPUTS, _BFLOAT16, _FLOAT32 = 4, 8, 88, 16, 32
 _MOST_COLUMNS = 1 << 18  # above, exact 32-bit sums of 8-bit products could overflow
 
 
-class _Product(ctypes.Structure):
+class Product(ctypes.Structure):
+    """`Product` of native.h: a weight, and room for what it is multiplied with."""
+
     _fields_ = (
         ("inputs", ctypes.c_void_p),
         ("tokens", ctypes.c_int64),
@@ -34,6 +37,7 @@ class _Product(ctypes.Structure):
         ("input_scale", ctypes.c_float),
         ("input_zero", ctypes.c_int32),
         ("output", ctypes.c_void_p),
+        ("stride", ctypes.c_int64),
         ("scratch", ctypes.c_void_p),
     )
 
@@ -41,15 +45,15 @@ class _Product(ctypes.Structure):
 class NativeKernel:
     """One weight and the compiled product with it; made by the functions below."""
 
-    def __init__(self, product: _Product, kind: int, step: int, label: str, tensors: tuple[Tensor | None, ...]) -> None:
+    def __init__(self, product: Product, kind: int, step: int, label: str, tensors: tuple[Tensor | None, ...]) -> None:
         self._library: Any = native().library
         assert self._library is not None, "callers ask `refusal` first"
         self._tensors = tensors  # what `product` points to
-        self._product = product
+        self.product = product
         product.codes, product.scales, product.zeros = (
             None if tensor is None else tensor.data_ptr() for tensor in tensors
         )
-        self._kind, self._step = kind, step
+        self.kind, self.step = kind, step
         self.label = label
         self.bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
 
@@ -57,13 +61,13 @@ class NativeKernel:
         """[tokens, columns] -> [tokens, rows] in the type of `inputs`."""
         given = inputs.float().contiguous()
         tokens = given.shape[0]
-        output = torch.empty(tokens, self._product.rows)
-        scratch = torch.empty(self._library.qtool_scratch(tokens, self._product.padded, self._step), dtype=torch.uint8)
-        call = _Product.from_buffer_copy(self._product)
+        output = torch.empty(tokens, self.product.rows)
+        scratch = torch.empty(self._library.qtool_scratch(tokens, self.product.padded, self.step), dtype=torch.uint8)
+        call = Product.from_buffer_copy(self.product)
         call.inputs, call.tokens, call.threads = given.data_ptr(), tokens, torch.get_num_threads()
-        call.output, call.scratch = output.data_ptr(), scratch.data_ptr()
-        if self._library.qtool_product(ctypes.byref(call), self._kind, self._step):
-            raise RuntimeError(f"{self.label}: no compiled product of kind {self._kind} and step {self._step}")
+        call.output, call.stride, call.scratch = output.data_ptr(), self.product.rows, scratch.data_ptr()
+        if self._library.qtool_product(ctypes.byref(call), self.kind, self.step):
+            raise RuntimeError(f"{self.label}: no compiled product of kind {self.kind} and step {self.step}")
         return output.to(inputs.dtype)
 
 
@@ -98,7 +102,7 @@ def weight_kernel(weight: QuantizedWeight) -> NativeKernel:
     if weight.zeros is not None:
         above = weight.zeros.to(torch.int32) + (8 if weight.bits == 4 else 0)
         zeros = above.repeat_interleave(repeat, dim=1).contiguous()
-    product = _Product(rows=rows, columns=columns, padded=padded, per_row=per_row)
+    product = Product(rows=rows, columns=columns, padded=padded, per_row=per_row)
     label = f"int{weight.bits} compiled product, 16-bit inputs"
     return NativeKernel(product, weight.bits, step, label, (codes.contiguous(), scales, zeros))
 
@@ -109,7 +113,7 @@ def input_kernel(weight: QuantizedWeight, activations: Activations) -> NativeKer
     padded = -(-columns // _ALIGN) * _ALIGN
     codes = torch.nn.functional.pad(weight.codes, (0, padded - columns)).contiguous()
     inputs = InputQuantizer(weight, activations)
-    product = _Product(rows=rows, columns=columns, padded=padded, per_row=True)
+    product = Product(rows=rows, columns=columns, padded=padded, per_row=True)
     product.input_scale = inputs.static_scale or 0.0
     product.input_zero = inputs.zero
     label = f"int8 compiled product, {activations} 8-bit inputs"
@@ -121,8 +125,17 @@ def bfloat16_kernel(weight: Tensor) -> NativeKernel:
     rows, columns = weight.shape
     padded = -(-columns // _ALIGN) * _ALIGN
     codes = torch.nn.functional.pad(weight.bfloat16(), (0, padded - columns)).contiguous()
-    product = _Product(rows=rows, columns=columns, padded=padded, per_row=True)
+    product = Product(rows=rows, columns=columns, padded=padded, per_row=True)
     return NativeKernel(product, _BFLOAT16, _ALIGN, "bfloat16 compiled product, float32 inputs", (codes, None, None))
+
+
+def float32_kernel(weight: Tensor) -> NativeKernel | None:
+    """A float32 weight [rows, columns] where it lies, nothing copied; None where its rows are not whole vectors."""
+    rows, columns = weight.shape
+    if weight.dtype is not torch.float32 or columns % _FLOATS or not weight.is_contiguous():
+        return None
+    product = Product(rows=rows, columns=columns, padded=columns, per_row=True)
+    return NativeKernel(product, _FLOAT32, _FLOATS, "float32 compiled product", (weight, None, None))
 
 
 @functools.lru_cache(maxsize=1)
@@ -135,7 +148,7 @@ def refusal() -> str:
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(5, 160, generator=generator)
     plain = torch.randn(40, 160, generator=generator).bfloat16().float()
-    kernels: list[tuple[Kernel, Tensor]] = [(bfloat16_kernel(plain), plain)]
+    kernels: list[tuple[Kernel | None, Tensor]] = [(bfloat16_kernel(plain), plain), (float32_kernel(plain), plain)]
     for bits in (4, 8):
         half = 1 << (bits - 1)
         codes = torch.randint(-half, half, (40, 160), generator=generator, dtype=torch.int8)
@@ -146,6 +159,7 @@ def refusal() -> str:
     codes, scale = InputQuantizer(ones, "dynamic").codes(inputs)
     right = torch.equal(input_kernel(ones, "dynamic").multiply(inputs), (codes @ ones.codes.float().t()) * scale)
     for kernel, exact in kernels:
+        assert kernel is not None
         error = (kernel.multiply(inputs).double() - inputs.double() @ exact.double().t()).abs()
         right &= bool((error <= 2.0**-13 * (inputs.double().abs() @ exact.double().abs().t())).all())
     return "" if right else "their products are not right here"

@@ -63,7 +63,8 @@ def test_requests_decoded_by_graphs_get_the_tokens_they_get_without(architecture
     engine = make_engine(make_model(architecture), slots=3)  # between two buckets
     scheduler = engine._scheduler
     recorder = Recorder()
-    scheduler._graphs = GraphedDecoder(engine._network, scheduler._memory, recorder)
+    scheduler.feeder.compiled = None
+    scheduler.feeder.graphs = GraphedDecoder(engine._network, scheduler._memory, recorder)
     assert [generation.ids for generation in generate(engine, requests)] == expected
     assert recorder.replays > 3 * recorder.captures > 0
 
@@ -73,9 +74,10 @@ def test_where_a_capture_fails_decoding_goes_the_plain_way() -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
     engine = make_engine(make_model())
-    engine._scheduler._graphs = GraphedDecoder(engine._network, engine._scheduler._memory, fails)
+    engine._scheduler.feeder.compiled = None
+    engine._scheduler.feeder.graphs = GraphedDecoder(engine._network, engine._scheduler._memory, fails)
     assert generate(engine, [GenerationRequest((5, 6), 4)])[0].finish == "length"
-    assert not engine._scheduler._graphs.usable
+    assert not engine._scheduler.feeder.graphs.usable
 
 
 def test_without_a_gpu_nothing_is_captured() -> None:

@@ -114,13 +114,13 @@ def test_a_prompt_longer_than_a_chunk_does_not_stop_the_others() -> None:
 def test_a_shared_prefix_is_computed_once() -> None:
     checked = make_engine(make_model(), slots=4)
     fed: list[int] = []
-    forward = checked._network.forward
+    logits = checked._scheduler.feeder.logits
 
-    def counting(tokens: Any, *rest: Any) -> Any:
+    def counting(rows: Any, tokens: Any, keep: Any) -> Any:
         fed.append(len(tokens))
-        return forward(tokens, *rest)
+        return logits(rows, tokens, keep)
 
-    checked._network.forward = counting
+    checked._scheduler.feeder.logits = counting
     batch = [GenerationRequest((*prefix, 50 + index), 1) for index in range(4)]
     together = generate(checked, batch)
     assert sum(fed) == len(prefix) + 4

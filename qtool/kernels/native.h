@@ -1,0 +1,78 @@
+// What the compiled sources share. Each is compiled for AVX2 and FMA, and linked to the OpenMP that torch uses.
+#pragma once
+
+#include <immintrin.h>
+#include <omp.h>
+
+#include <cstdint>
+#include <cstring>
+#include <initializer_list>
+
+namespace qtool {
+
+// A stored weight [rows, columns] and the inputs it is multiplied with.
+struct Product {
+  const float* inputs;      // [tokens, columns]
+  int64_t tokens, columns;  // columns of the inputs; weights are padded to a multiple of step
+  const uint8_t* codes;     // [rows, padded * bits / 8]
+  const float* scales;      // [rows, groups], or [rows] when per_row
+  const int32_t* zeros;     // [rows, groups]: what a stored number is above zero; null: 8 for 4 bits, 0 for 8 bits
+  int64_t rows, padded;
+  int32_t per_row, threads;
+  float input_scale;   // 8-bit inputs: 0 means by token
+  int32_t input_zero;  // 8-bit inputs: what is added before rounding is cut to -128..127
+  float* output;       // [tokens, rows] in rows of `stride`
+  int64_t stride;
+  void* scratch;
+};
+
+// The product, by all threads of the team that calls it; they leave together. 1 when there is no such product.
+int multiply_by_team(const Product& p, int kind, int step);
+
+// Attention of single tokens over their own rows of key-value memory.
+struct Attention {
+  const float* query;             // element [token, head, i] at token * query_token + head * query_head + i
+  int64_t query_token, query_head;
+  const float* keys;
+  int64_t key_slot, key_head, key_position;
+  const float* values;
+  int64_t value_slot, value_head, value_position;
+  const int64_t* slots;           // [tokens]
+  const int64_t* positions;       // [tokens]
+  int64_t tokens, heads, kv_heads, width, value_width;  // widths are multiples of eight
+  int64_t window;                 // how many keys a token sees, itself counted; 0: all
+  float scale;
+  int32_t threads;
+  float* output;                  // [tokens, heads, value_width]
+};
+
+// One head of one token; `scores` has room for its keys and eight more.
+void attend_one(const Attention& a, int64_t token, int64_t head, float* scores);
+
+inline __m256i load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
+inline void store(void* to, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(to), v); }
+
+inline float sum_lanes(__m256 v) {
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+// e^x for x <= 0, relative error below 2^-22; 0 below -87.
+inline __m256 exponential(__m256 x) {
+  const __m256 low = _mm256_set1_ps(-87.0f);
+  const __m256 alive = _mm256_cmp_ps(x, low, _CMP_GE_OQ);
+  x = _mm256_max_ps(x, low);
+  const __m256 scaled = _mm256_mul_ps(x, _mm256_set1_ps(1.44269504f));
+  const __m256 n = _mm256_round_ps(scaled, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);
+  r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
+  __m256 p = _mm256_set1_ps(1.9875691500e-4f);
+  for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(c));
+  p = _mm256_add_ps(_mm256_fmadd_ps(p, _mm256_mul_ps(r, r), r), _mm256_set1_ps(1.0f));
+  const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+  return _mm256_and_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(power)), alive);
+}
+
+}  // namespace qtool
