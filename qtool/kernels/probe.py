@@ -126,7 +126,7 @@ def _compiled() -> str:
     reason = native_cpu.refusal()
     if reason:
         return f"compiled products are not used: {reason}; torch's own operators do the work"
-    return f"compiled products are used: built by g++ for this processor; {SWITCH}=0 switches them off"
+    return f"compiled products and decoding steps are used: built by g++ for this processor; {SWITCH}=0 switches them off"
 
 
 def _version(package: str) -> str:

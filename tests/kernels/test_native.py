@@ -75,6 +75,22 @@ def test_eight_bit_inputs_are_summed_exactly(static: bool) -> None:
 
 
 @needs_native
+def test_float32_weights_are_multiplied_where_they_lie() -> None:
+    for rows, columns in (*SHAPES, (7, 48)):
+        weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows))
+        kernel = native_cpu.float32_kernel(weight)
+        if columns % 16:
+            assert kernel is None
+            continue
+        assert kernel is not None
+        assert kernel.product.codes == weight.data_ptr()
+        for tokens in TOKENS:
+            inputs = torch.randn(tokens, columns, generator=torch.Generator().manual_seed(tokens))
+            error = (kernel.multiply(inputs).double() - inputs.double() @ weight.double().t()).abs()
+            assert (error <= FLOAT32_PATH * (inputs.double().abs() @ weight.double().abs().t())).all()
+
+
+@needs_native
 def test_bfloat16_weights_give_what_their_float32_copy_gives() -> None:
     for rows, columns in SHAPES:
         weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows)).bfloat16().float()
