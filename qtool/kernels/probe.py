@@ -126,7 +126,8 @@ def _compiled() -> str:
     reason = native_cpu.refusal()
     if reason:
         return f"compiled products are not used: {reason}; torch's own operators do the work"
-    return f"compiled products and decoding steps are used: built by g++ for this processor; {SWITCH}=0 switches them off"
+    used = "compiled products and decoding steps are used: built by g++ for this processor"
+    return f"{used}; {SWITCH}=0 switches them off"
 
 
 def _version(package: str) -> str:
