@@ -1,7 +1,10 @@
 """From what a user types to a local model folder: a reference name, a folder, or a hub id."""
 
+import contextlib
+import logging
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from qtool import reference
@@ -39,16 +42,17 @@ def is_url(model: Path) -> bool:
 
 
 def _from_hub(model: str) -> Path:
-    import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]  # httpx's or httpx2's
 
     try:
         return Path(snapshot_download(model, allow_patterns=list(_HUB_FILES), local_files_only=True))
     except LocalEntryNotFoundError:
         pass  # not in the cache: ask the hub
     try:
-        return Path(snapshot_download(model, allow_patterns=list(_HUB_FILES)))
+        with _no_warnings():
+            return Path(snapshot_download(model, allow_patterns=list(_HUB_FILES)))
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else None
         reason = {
@@ -57,8 +61,21 @@ def _from_hub(model: str) -> Path:
             404: "the hub knows no such model; check the spelling",
         }.get(status or 0, f"the hub answered with status {status}; try again later")
         raise ModelError(f"{model}: no such folder, and {reason}") from error
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, TransportError, OSError) as error:
         raise ModelError(
             f"{model}: no such folder, not in the local hub cache, and the hub cannot be reached; "
             "download it where there is a network and give the folder"
         ) from error
+
+
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Keeps the hub's client from telling each retry: what became of them is said once, at the end."""
+    from huggingface_hub.utils import logging as hub_logging
+
+    before = hub_logging.get_verbosity()
+    hub_logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        hub_logging.set_verbosity(before)

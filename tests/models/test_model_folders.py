@@ -74,6 +74,27 @@ def test_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert "\n" not in str(caught.value)
 
 
+def test_a_broken_connection_is_one_line_and_its_retries_are_not_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub.utils.logging import get_logger, get_verbosity
+
+    def breaks(model: str, *, local_files_only: bool = False, **settings: object) -> str:
+        if local_files_only:
+            return snapshot_download(model, local_files_only=True, cache_dir=tmp_path)
+        get_logger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+        raise errors.HTTPError("Server disconnected without sending a response.")  # type: ignore[attr-defined]
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", breaks)
+    before = get_verbosity()
+    with pytest.raises(ModelError, match="hub cannot be reached") as caught:
+        locate("nobody/no-such-model")
+    assert "\n" not in str(caught.value)
+    assert not caplog.records
+    assert get_verbosity() == before
+
+
 def test_folder_without_config(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no config\.json"):
         open_checkpoint(tmp_path)
