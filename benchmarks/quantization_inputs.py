@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,19 +22,32 @@ from qtool.store.ranges_file import Sequences, pad, read_all_sequences, write_se
 from qtool.store.run_directory import write_record
 
 Rows = list[list[int]]
-Scored = tuple[Tensor, Tensor]  # token ids [rows, tokens], and at which of them the prediction of the next one counts
+# batches of token ids [rows, tokens], and at which of them the prediction of the next one counts
+Scored = list[tuple[Tensor, Tensor]]
+_TOKENS_PER_BATCH = 8192
 _REFERENCE = Path(__file__).resolve().parents[1] / "qtool" / "reference" / "weights" / "reference-64"
 
 
-def tokens_for(model: Path, text: str, rows: int, tokens: int, scratch: Path) -> tuple[Rows, Scored | None]:
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What to draw: `rows` rows of `tokens` tokens of `text` to learn from; of a corpus, `scored` examples to score."""
+
+    text: str
+    rows: int
+    tokens: int
+    scored: int
+
+
+def tokens_for(model: Path, drawing: Drawing, scratch: Path) -> tuple[Rows, Scored | None]:
     """Token ids to learn from and to score on; the first also as the folder `scratch`/calibration, which qtool reads.
 
-    `text` is a calibration set or data file; "corpus", what the reference models are trained on, of which only answers
-    count, as in their training; "sampled", what the model itself writes; or "random", for time and memory alone.
+    The text is a calibration set or data file; "corpus", what the reference models are trained on, of which only
+    answers count, as in their training; "sampled", what the model itself writes; or "random", for time and memory.
     """
+    text, rows, tokens = drawing.text, drawing.rows, drawing.tokens
     if text == "random":
         return _random_calibration(model, rows, tokens, scratch / "calibration"), None
-    scored = _answers(model, 8 * rows) if text == "corpus" else None
+    scored = _answers(model, drawing.scored) if text == "corpus" else None
     if text in ("corpus", "sampled"):
         made = _corpus(4 * rows) if text == "corpus" else _sampled(model, 4 * rows, tokens)
         text = str(scratch / f"{text}.jsonl")
@@ -56,7 +70,7 @@ def _every_token(rows: Rows) -> Scored:
     for index, row in enumerate(rows):
         ids[index, : len(row)] = torch.tensor(row)  # padded on the right: a causal model never looks there
         counts[index, : len(row) - 1] = True
-    return ids, counts
+    return [(ids, counts)]
 
 
 def _answers(model: Path, count: int) -> Scored:
@@ -65,8 +79,8 @@ def _answers(model: Path, count: int) -> Scored:
 
     made = examples(20261124, MIXTURE)
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
-    (batch,) = batches([next(made) for _ in range(count)], tokenizer, tokens_per_batch=1 << 30)
-    return batch.tokens, batch.wanted
+    drawn = batches([next(made) for _ in range(count)], tokenizer, tokens_per_batch=_TOKENS_PER_BATCH)
+    return [(batch.tokens, batch.wanted) for batch in drawn]
 
 
 def write_random_llama(folder: Path, layers: int) -> None:

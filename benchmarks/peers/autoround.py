@@ -1,4 +1,8 @@
-"""auto-round, run in its own environment: tokens in as JSON, a GPTQ checkpoint out."""
+"""auto-round, run in its own environment: tokens in as JSON, a GPTQ checkpoint out.
+
+Its method names how many steps of its tuning: light 50, default 200 (its own), best 1000 (its own recipe of that name).
+Mixed precision is off: this way it computes in float32, which is no worse, and faster where bfloat16 is emulated.
+"""
 
 import argparse
 import json
@@ -6,6 +10,8 @@ import json
 import torch
 from auto_round import AutoRound
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+STEPS = {"rtn": 0, "light": 50, "default": 200, "best": 1000}
 
 
 def main() -> None:
@@ -20,16 +26,17 @@ def main() -> None:
     length, stream = max(map(len, rows)), [token for row in rows for token in row]
     packed = [stream[start : start + length] for start in range(0, len(stream) - length + 1, length)]
     rounding = AutoRound(
-        AutoModelForCausalLM.from_pretrained(arguments.model, dtype="auto"),
+        AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32),
         AutoTokenizer.from_pretrained(arguments.model),
         bits=4 if arguments.scheme == "w4a16" else 8,
         group_size=arguments.group_size,
         sym=True,
-        iters={"rtn": 0, "light": 50}.get(arguments.method, 200),
+        iters=STEPS[arguments.method],
         dataset=[torch.tensor([row]) for row in packed],
         nsamples=len(packed),
         seqlen=length,
         device_map="cpu",
+        amp=False,
     )
     rounding.quantize_and_save(arguments.output, format="auto_gptq")
 
