@@ -18,7 +18,13 @@ from qtool.kernels.native_cpu import NativeKernel
 from qtool.kernels.native_decoder import DecoderShape, Joined, LayerWeights, NativeDecoder
 
 # decoders whose layers are: norm, attention with rotated halves, norm, down(silu(gate) * up); nothing else
-_SHAPED_LIKE_LLAMA = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+_SHAPED_LIKE_LLAMA = (
+    "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+    "Phi3ForCausalLM",
+)
 _VECTOR = 8
 _CHECK_TOKENS = 7
 
@@ -107,9 +113,9 @@ def _layer(network: Network, memory: KeyValueSlots, index: int, layer: Any) -> L
         middle_norm=_vector(layer.post_attention_layernorm.weight),
         query_norm=_norm_of_heads(attention, "q_norm"),
         key_norm=_norm_of_heads(attention, "k_norm"),
-        attention=_joined(attention.q_proj, attention.k_proj, attention.v_proj),
+        attention=_parts(attention, "qkv_proj", ("q_proj", "k_proj", "v_proj")),
         output=Joined((_kernel(attention.o_proj),)),
-        gate_up=_joined(inner.gate_proj, inner.up_proj),
+        gate_up=_parts(inner, "gate_up_proj", ("gate_proj", "up_proj")),
         down=Joined((_kernel(inner.down_proj),)),
         keys=keys,
         values=values,
@@ -127,8 +133,11 @@ def _vector(weight: Tensor) -> Tensor:
     return weight.detach().float().contiguous()
 
 
-def _joined(*layers: Any) -> Joined:
-    """Layers with the same input: one product where they are one already, else one each."""
+def _parts(module: Any, joined: str, apart: tuple[str, ...]) -> Joined:
+    """Layers of `module` with the same input: one product where they are one already, else one each."""
+    if hasattr(module, joined):
+        return Joined((_kernel(getattr(module, joined)),))
+    layers = [getattr(module, name) for name in apart]
     first = layers[0]
     if isinstance(first, FusedLinear) and all(getattr(layer, "shared", None) is first.shared for layer in layers):
         biases = [layer.bias for layer in layers]

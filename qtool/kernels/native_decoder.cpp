@@ -46,7 +46,8 @@ struct Decoder {
 
 struct Step {
   float* state;            // [tokens, hidden]: embeddings; overwritten
-  const float *cos, *sin;  // [tokens, width]
+  const float *cos, *sin;  // [tokens, rotated]
+  int64_t rotated;         // how many numbers of each head are rotated, the first ones
   const int64_t *slots, *positions;
   int64_t tokens;
   float* logits;  // [tokens, rows of the head]
@@ -115,9 +116,9 @@ void add(float* to, const float* what, int64_t size) {
     _mm256_storeu_ps(to + i, _mm256_add_ps(_mm256_loadu_ps(to + i), _mm256_loadu_ps(what + i)));
 }
 
-// Rotates each pair (i, i + width / 2) by the token's angles; the two halves of cos and sin may differ.
-void rotate(float* x, const float* cos, const float* sin, int64_t width) {
-  const int64_t half = width / 2;
+// Rotates each pair (i, i + size / 2) by the token's angles; the two halves of cos and sin may differ.
+void rotate(float* x, const float* cos, const float* sin, int64_t size) {
+  const int64_t half = size / 2;
   for (int64_t i = 0; i < half; i++) {
     const float a = x[i], b = x[i + half];
     x[i] = a * cos[i] - b * sin[i];
@@ -223,11 +224,11 @@ class Team {  // one for each thread; everything but the constructor is called b
       if (layer.attention[part].bias) add(begin, layer.attention[part].bias, layer.attention[part].product.rows);
       begin += layer.attention[part].product.rows;
     }
-    const float *cos = s_.cos + token * width, *sin = s_.sin + token * width;
+    const float *cos = s_.cos + token * s_.rotated, *sin = s_.sin + token * s_.rotated;
     for (int64_t head = 0; head < d_.heads + d_.kv_heads; head++) {
       const float* norm = head < d_.heads ? layer.query_norm : layer.key_norm;
       if (norm) normalize(joined + head * width, norm, width, d_.epsilon, joined + head * width);
-      rotate(joined + head * width, cos, sin, width);
+      rotate(joined + head * width, cos, sin, s_.rotated);
     }
     const float* keys = joined + d_.heads * width;
     for (int64_t head = 0; head < d_.kv_heads; head++) {

@@ -99,6 +99,7 @@ class _Step(ctypes.Structure):
         ("state", ctypes.c_void_p),
         ("cos", ctypes.c_void_p),
         ("sin", ctypes.c_void_p),
+        ("rotated", ctypes.c_int64),
         ("slots", ctypes.c_void_p),
         ("positions", ctypes.c_void_p),
         ("tokens", ctypes.c_int64),
@@ -125,7 +126,7 @@ class NativeDecoder:
 
     def step(self, state: Tensor, rotation: tuple[Tensor, Tensor], tokens: Tokens) -> Tensor:
         """Logits [tokens, vocabulary] of embedded tokens [tokens, hidden], which are overwritten; their keys and values
-        are stored. `rotation` is cos and sin [tokens, width]."""
+        are stored. `rotation` is cos and sin [tokens, how many numbers of a head are rotated]."""
         count = len(state)
         needed = self._library.qtool_decoder_room(ctypes.byref(self._decoder), count)
         if self._room.numel() < needed:
@@ -134,8 +135,8 @@ class NativeDecoder:
         cos, sin = (angles.contiguous() for angles in rotation)
         self._decoder.threads = torch.get_num_threads()
         step = _Step(
-            state.data_ptr(), cos.data_ptr(), sin.data_ptr(), tokens.slots.data_ptr(), tokens.positions.data_ptr(),
-            count, logits.data_ptr(), self._room.data_ptr(), 0.0,
+            state.data_ptr(), cos.data_ptr(), sin.data_ptr(), cos.shape[-1],
+            tokens.slots.data_ptr(), tokens.positions.data_ptr(), count, logits.data_ptr(), self._room.data_ptr(), 0.0,
         )  # fmt: skip
         self._library.qtool_decode(ctypes.byref(self._decoder), ctypes.byref(step))
         self.product_seconds += step.product_seconds

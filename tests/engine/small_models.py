@@ -36,6 +36,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "gemma2": {**_GATED, "head_dim": 16, "sliding_window": 6, "query_pre_attn_scalar": 16},
     "phi": {**_SHARED, "intermediate_size": 48},
     "phi3": _GATED,
+    "phi3 partly rotated": {**_GATED, "partial_rotary_factor": 0.5},  # Phi-4-mini
     "gpt2": _GPT2,
     "gpt_bigcode": _GPT2,
     "gpt_neox": {**_SHARED, "intermediate_size": 48},
@@ -83,7 +84,7 @@ def make_model(architecture: str = "llama", *, dtype: torch.dtype = torch.float3
     """A random model in evaluation mode whose logits differ clearly from token to token."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.for_model(architecture, **{**CONFIGS, **WHOLE}[architecture])
+    config = AutoConfig.for_model(architecture.partition(" ")[0], **{**CONFIGS, **WHOLE}[architecture])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")

@@ -42,10 +42,9 @@ def one_by_one(decoder: CompiledDecoder, ids: torch.Tensor, slot: int = 0) -> to
     return torch.cat([decoder.decode([Row(slot, place, 1)], [int(token)]) for place, token in enumerate(ids)])
 
 
-@pytest.mark.parametrize("architecture", ["llama", "mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize("architecture", ["llama", "mistral", "qwen2", "qwen3", "phi3", "phi3 partly rotated"])
 def test_tokens_one_by_one_give_the_logits_of_the_whole_sequence(architecture: str) -> None:
-    model = with_biases(make_model(architecture))
-    network, memory = opened(model)
+    network, memory = opened(with_biases(make_model(architecture)))
     ids = torch.randint(0, VOCABULARY, (LENGTH,), generator=torch.Generator().manual_seed(1))
     wanted = network.forward(ids, plan_step([Row(0, 0, LENGTH)], CPU), memory, torch.arange(LENGTH))
     memory.clear(0)
