@@ -120,21 +120,21 @@ def run(row: Row, arguments: argparse.Namespace, quality: Quality | None, scratc
     """Runs one method in its own process and scores what it wrote."""
     output = scratch / "out"
     shutil.rmtree(output, ignore_errors=True)
-    started = time.monotonic()
+    started, spent = time.monotonic(), children_cpu_seconds()
     with (scratch / "log").open("w") as log:
         command = command_for(arguments, row, scratch)
         place = scratch / "work"  # some peers write logs where they are started
         place.mkdir(exist_ok=True)
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment(arguments), cwd=place)
-        status, peak = watched(process, started + arguments.limit_seconds)
-    seconds = time.monotonic() - started
-    sys.stderr.write(f"{row.model}, {row.case}, {row.method}: {seconds:.1f} s\n")
-    row = replace(row, seconds=seconds, peak_bytes=peak)
+        status, peak = watched(process, arguments.limit_seconds)
+    seconds, cpu = time.monotonic() - started, children_cpu_seconds() - spent
+    sys.stderr.write(f"{row.model}, {row.case}, {row.method}: {seconds:.1f} s, {cpu:.1f} s of processor\n")
+    row = replace(row, seconds=seconds, cpu_seconds=cpu, peak_bytes=peak)
     found = sorted(output.rglob("config.json"))  # auto-round writes into a folder of its own below
     if status != 0 or not found:
         lines = (scratch / "log").read_text(errors="replace").strip().splitlines()
         if status < 0:
-            lines = [f"stopped after {seconds:.0f} s (--limit-seconds, or out of memory)"]
+            lines = [f"stopped after {cpu:.0f} s of processor (--limit-seconds, or out of memory)"]
         return replace(row, note=lines[-1][:160] if lines else "failed")
     folder = found[0].parent
     for file in tokenizer_files(arguments.model):  # not every peer puts it beside the weights
@@ -148,18 +148,33 @@ def run(row: Row, arguments: argparse.Namespace, quality: Quality | None, scratc
     return replace(row, **quality.of(folder), accuracy=accuracy, note=note)
 
 
-def watched(process: subprocess.Popen[bytes], deadline: float) -> tuple[int, int | None]:
-    """Its exit status, negative where a signal ended it, and the most resident bytes seen; killed at `deadline`.
+def watched(process: subprocess.Popen[bytes], limit_seconds: float) -> tuple[int, int | None]:
+    """Its exit status, negative where a signal ended it, and the most resident bytes seen; killed once it has used
+    `limit_seconds` of a processor: on a shared machine it may have to stand still.
 
     Read while it runs: `getrusage` would count what this script itself held when it started the process.
     """
     peak = None
     while process.poll() is None:
-        if time.monotonic() > deadline:
+        if _cpu_seconds(process.pid) > limit_seconds:
             process.kill()
         peak = _resident_peak(process.pid) or peak
         time.sleep(0.1)
     return process.returncode, peak
+
+
+def children_cpu_seconds() -> float:
+    """What all processes that this one started and saw end have used of a processor."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _cpu_seconds(process: int) -> float:
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it has ended, or this system has no /proc
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _resident_peak(process: int) -> int | None:
@@ -256,7 +271,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peer", action="append", help="llmcompressor:gptq, bitsandbytes:nf4 and the like; repeats")
     parser.add_argument("--task", help="also the accuracy on this task")
     parser.add_argument("--limit", type=int, default=200)
-    parser.add_argument("--limit-seconds", type=float, default=3600, help="a method that takes longer is stopped")
+    parser.add_argument(
+        "--limit-seconds", type=float, default=3600, help="of a processor; a method that takes more is stopped"
+    )
     parser.add_argument("--speed-only", action="store_true", help="time, memory and size only")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rows-file", type=Path, help="JSON lines: rows found, kept as they come and not made again")

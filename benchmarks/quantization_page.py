@@ -13,7 +13,7 @@ _HOW = """\
 KL is the divergence from the unquantized model in nats a token, with a 95 % interval by resampling sequences (4,000
 draws). "of best peer" is the ratio to the peer that takes no gradient and has the lowest KL of its table, drawn from
 the same sequences for both; the reference was picked after seeing the numbers, and no interval is corrected for the
-number of rows. Everything else is a point value. Seconds are of one process with imports, on a shared machine."""
+number of rows. Everything else is a point value. Seconds are those that the processor spent, imports included."""
 
 
 def page(rows: Sequence[Row], about: str) -> str:
@@ -51,7 +51,7 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
             _number(row.perplexity, ".4f"),
             _number(row.accuracy, ".3f"),
             _millions(row.bytes, 2),
-            _number(row.seconds, ".0f"),
+            _number(row.cpu_seconds, ".0f"),
         )
         yield f"| {row.method} | {' | '.join(cells)} | {_note(row)} |"
     yield from _goal(rest, best)

@@ -31,6 +31,7 @@ class Row:
     made_with: str = ""
     bytes: int | None = None
     seconds: float | None = None
+    cpu_seconds: float | None = None
     peak_bytes: int | None = None
     top1: float | None = None
     perplexity: float | None = None
