@@ -86,7 +86,16 @@ def measure(arguments: argparse.Namespace, held: RowsFile) -> None:
     with tempfile.TemporaryDirectory(prefix="qtool-bench-", dir=arguments.scratch) as folder:
         scratch = Path(folder)
         drawing = Drawing(arguments.text, arguments.rows, arguments.tokens, arguments.scored)
-        calibration, evaluation = tokens_for(arguments.model, drawing, scratch)
+        given = scratch
+        if arguments.rows_file and arguments.text != "random":  # kept: a calibration with its certificate takes long
+            named = "-".join(
+                (arguments.model.name, Path(arguments.text).stem, str(arguments.rows), str(arguments.tokens))
+            )
+            given = arguments.rows_file.with_suffix(".inputs") / named
+            given.mkdir(parents=True, exist_ok=True)
+        calibration, evaluation = tokens_for(arguments.model, drawing, given)
+        if given != scratch:
+            (scratch / "calibration").symlink_to((given / "calibration").absolute())
         (scratch / "tokens.json").write_text(json.dumps(calibration), encoding="utf-8")
         quality = None if evaluation is None or arguments.speed_only else Quality(arguments.model, evaluation)
         for row in missing:

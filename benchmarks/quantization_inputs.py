@@ -40,6 +40,7 @@ class Drawing:
 
 def tokens_for(model: Path, drawing: Drawing, scratch: Path) -> tuple[Rows, Scored | None]:
     """Token ids to learn from and to score on; the first also as the folder `scratch`/calibration, which qtool reads.
+    What an earlier call left in `scratch` is used again.
 
     The text is a calibration set or data file; "corpus", what the reference models are trained on, of which only
     answers count, as in their training; "sampled", what the model itself writes; or "random", for time and memory.
@@ -48,20 +49,26 @@ def tokens_for(model: Path, drawing: Drawing, scratch: Path) -> tuple[Rows, Scor
     if text == "random":
         return _random_calibration(model, rows, tokens, scratch / "calibration"), None
     scored = _answers(model, drawing.scored) if text == "corpus" else None
-    if text in ("corpus", "sampled"):
+    folders = [scratch / "calibration"] if scored else [scratch / "calibration", scratch / "evaluation"]
+    if text in ("corpus", "sampled") and not all((folder / "calibration.json").is_file() for folder in folders):
         made = _corpus(4 * rows) if text == "corpus" else _sampled(model, 4 * rows, tokens)
         text = str(scratch / f"{text}.jsonl")
         Path(text).write_text("".join(json.dumps({"text": line}) + "\n" for line in made), encoding="utf-8")
-    drawn: list[Rows] = []
-    for seed, name in ((0, "calibration"), (1, "evaluation")):
-        settings = CalibrationSettings(set=text, sequences=rows, sequence_tokens=tokens, seed=seed)
-        calibrate(model, settings, scratch / name, progress=RichProgress())
-        held = read_all_sequences(scratch / name)
-        taken = zip(held.tokens, held.lengths, held.held_out, strict=True)
-        drawn.append([[int(token) for token in row[:size]] for row, size, out in taken if seed == 1 or not out])
-    held = read_all_sequences(scratch / "calibration")  # also those that only measured
-    known = {tuple(map(int, row[:size])) for row, size in zip(held.tokens, held.lengths, strict=True)}
-    return drawn[0], scored or _every_token([row for row in drawn[1] if tuple(row) not in known])
+    for seed, folder in enumerate(folders):
+        if not (folder / "calibration.json").is_file():  # of an earlier run with the same settings
+            settings = CalibrationSettings(set=text, sequences=rows, sequence_tokens=tokens, seed=seed)
+            calibrate(model, settings, folder, progress=RichProgress())
+    known = read_all_sequences(folders[0])  # also those that only measured
+    learnt = [row for row, held_out in zip(_rows(known), known.held_out, strict=True) if not held_out]
+    if scored is None:
+        seen = set(map(tuple, _rows(known)))
+        scored = _every_token([row for row in _rows(read_all_sequences(folders[1])) if tuple(row) not in seen])
+    return learnt, scored
+
+
+def _rows(held: Sequences) -> Rows:
+    pairs = zip(held.tokens, held.lengths, strict=True)
+    return [[int(token) for token in row[:size]] for row, size in pairs]
 
 
 def _every_token(rows: Rows) -> Scored:
