@@ -13,7 +13,8 @@ from torch import Tensor
 from qtool.quantize.contract import Grid
 from qtool.quantize.grid import group_count
 
-_BLOCK = 128  # columns whose errors are fed back one by one before the rest is updated by one matrix product
+_BLOCK = 128  # columns that are brought up to date by one matrix product with the errors of all before them
+_INNER = 16  # columns among which errors are fed back one by one: few enough that they stay in the processor's cache
 _DAMPING_STEPS = (1, 10, 100)
 
 
@@ -67,31 +68,49 @@ def times_inverse(rows: Tensor, feedback: Feedback) -> Tensor:
 
 def round_with_feedback(weight: Tensor, scales: Tensor, zeros: Tensor | None, grid: Grid, feedback: Feedback) -> Tensor:
     """Codes int8 [rows, columns] of a float32 weight on fixed scales [rows, groups]."""
-    rows, columns = weight.shape
-    size = columns // group_count(grid, columns)
-    order = feedback.order
-    group = (order // size).tolist()
-    wanted = weight.t()[order].contiguous()  # [columns, rows]: the columns of the weight lie together
-    steps = scales.float().t().contiguous()  # [groups, rows]
-    offsets = None if zeros is None else zeros.float().t().contiguous()
-    half = 1 << (grid.bits - 1)
-    codes = torch.empty(columns, rows, dtype=torch.int8, device=weight.device)
-    errors = torch.empty_like(wanted)
+    columns = weight.shape[1]
+    order, unit = feedback.order, feedback.unit
+    wanted = weight.t().contiguous()[order]  # [columns, rows]: the columns of the weight lie together
+    line = _Line(wanted, scales, zeros, grid, (order // (columns // group_count(grid, columns))).tolist())
+    codes = torch.empty(wanted.shape, dtype=torch.int8, device=weight.device)
     for end in range(columns, 0, -_BLOCK):
         start = max(end - _BLOCK, 0)
         aimed = wanted[start:end].clone()
         if end < columns:
-            aimed.addmm_(feedback.unit[end:, start:end].t(), errors[end:])
-        for column in range(end - 1, start - 1, -1):
-            step, aim = steps[group[column]], aimed[column - start]
-            code = aim / step if offsets is None else aim / step + offsets[group[column]]
-            code = code.round_().clamp_(-half, half - 1)
-            codes[column] = code
-            if offsets is not None:
-                code -= offsets[group[column]]
-            error = torch.addcmul(wanted[column], code, step, value=-1, out=errors[column])
-            if column > start:
-                aimed[: column - start].addr_(feedback.unit[column, start:column], error)
-    back = torch.empty_like(order)
-    back[order] = torch.arange(columns, device=order.device)
-    return codes[back].t().contiguous()
+            aimed.addmm_(unit[end:, start:end].t(), line.errors[end:])
+        rounded = torch.empty_like(aimed)
+        for last in range(end, start, -_INNER):
+            first = max(last - _INNER, start)
+            part = slice(first - start, last - start)
+            if last < end:
+                aimed[part].addmm_(unit[last:end, first:last].t(), line.errors[last:end])
+            line.round(range(first, last), aimed[part], unit, rounded[part])
+        codes[order[start:end]] = rounded.to(torch.int8)
+    return codes.t().contiguous()
+
+
+class _Line:
+    """Columns on their way to codes, one after another; `errors` [columns, rows], what each was rounded by."""
+
+    def __init__(self, wanted: Tensor, scales: Tensor, zeros: Tensor | None, grid: Grid, group: list[int]) -> None:
+        self.errors = torch.empty_like(wanted)
+        self._wanted = wanted
+        self._steps = scales.float().t().contiguous()  # [groups, rows]
+        self._offsets = None if zeros is None else zeros.float().t().contiguous()
+        self._half = 1 << (grid.bits - 1)
+        self._group = group
+
+    def round(self, columns: range, aimed: Tensor, unit: Tensor, rounded: Tensor) -> None:
+        """Rounds `columns`, the last first, from `aimed` [columns, rows] to whole numbers in `rounded`; each one's
+        error goes into those still to come."""
+        for column in reversed(columns):
+            place, group = column - columns.start, self._group[column]
+            step, code = self._steps[group], rounded[place]
+            torch.div(aimed[place], step, out=code)
+            if self._offsets is not None:
+                code += self._offsets[group]
+            code.round_().clamp_(-self._half, self._half - 1)
+            level = code if self._offsets is None else code - self._offsets[group]
+            error = torch.addcmul(self._wanted[column], level, step, value=-1, out=self.errors[column])
+            if place:
+                aimed[:place].addr_(unit[column, columns.start : column], error)

@@ -8,7 +8,7 @@ from qtool.quantize.contract import Grid
 
 FLOAT8_MAX = 448.0
 _SHRINKS = tuple(1 - step / 20 for step in range(13))  # ranges tried: the whole one, down to 0.4 of it
-_CHUNK_VALUES = 1 << 15  # weights looked at together: they stay in the processor's cache
+_CHUNK_VALUES = 1 << 17  # weights looked at together: few enough for the caches, enough for two threads and more
 
 
 def group_count(grid: Grid, columns: int) -> int:
@@ -76,22 +76,22 @@ def best_shrink(weight: Tensor, grid: Grid, *, importance: Tensor | None = None)
 def _refitted_shrink(weight: Tensor, grid: Grid, importance: Tensor) -> Tensor:
     """For each shorter range the scale is refitted to the codes it gives, by least squares; the best of all wins."""
     grouped = _grouped(weight, grid)
-    weighed = importance.reshape(1, grouped.shape[1], grouped.shape[2])
-    half = 1 << (grid.bits - 1)
-    full = grouped.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) * 2 / (2 * half - 1)
-    steps, target = grouped / full, grouped / full * weighed
-    best = torch.ones_like(full)
-    most = torch.full_like(full, -torch.inf)
+    root = importance.sqrt().reshape(1, grouped.shape[1], grouped.shape[2])
+    half, tiny = 1 << (grid.bits - 1), torch.finfo(torch.float32).tiny
+    steps = grouped / (grouped.abs().amax(-1, keepdim=True).clamp_(min=tiny) * 2 / (2 * half - 1))
+    target = steps * root
     codes, product = torch.empty_like(steps), torch.empty_like(steps)
-    for shrink in _SHRINKS:
-        torch.mul(steps, 1 / shrink, out=codes).round_().clamp_(-half, half - 1)
-        fit = torch.mul(codes, target, out=product).sum(-1, keepdim=True)
-        size = codes.square_().mul_(weighed).sum(-1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny)
-        explained = fit.square() / size  # the squared error is what is left of the weight's own square
-        better = (explained > most) & (fit > 0)
-        most = torch.where(better, explained, most)
-        best = torch.where(better, fit / size, best)
-    return best.squeeze(-1)
+    fits = torch.empty(len(_SHRINKS), *steps.shape[:2], device=weight.device)
+    norms = torch.empty_like(fits)
+    for shrink, fit, norm in zip(_SHRINKS, fits, norms, strict=True):  # all in place: this is most of the time
+        torch.mul(steps, 1 / shrink, out=codes).round_().clamp_(-half, half - 1).mul_(root)
+        torch.sum(torch.mul(codes, target, out=product), -1, out=fit)
+        torch.linalg.vector_norm(codes, dim=-1, out=norm)
+    norms.clamp_(min=tiny**0.5)
+    explained = torch.where(fits > 0, fits / norms, 0)  # its square is what is taken off the squared error
+    best = explained.argmax(0, keepdim=True)  # the first of equals: the longest range
+    scale = (fits.gather(0, best) / norms.gather(0, best).square()).squeeze(0)
+    return torch.where(explained.amax(0) > 0, scale, 1)
 
 
 def _tried_shrink(weight: Tensor, grid: Grid, importance: Tensor) -> Tensor:

@@ -46,9 +46,11 @@ def quantize_layers(block: BlockWork, *, method: str, feedback: bool = True, own
     methods that have moved scale since the calibration."""
     assert block.activations is not None  # the stage refuses a recipe that needs data and got none
     groups = sharing_inputs(block.layers)
-    base = block.activations.base_inputs([together[0] for together in groups])
-    for together in groups:
-        moments = second_moments(block.activations, together[0], None if base is None else base[together[0].name])
+    found = block.activations.base_inputs([together[0] for together in groups])
+    base = {} if found is None else dict(found)
+    del found
+    for together in groups:  # what the unquantized model had there is let go of once it has been used
+        moments = second_moments(block.activations, together[0], base.pop(together[0].name, None))
         if feedback:
             _quantize_together(block, together, moments, method)
         else:
@@ -79,9 +81,9 @@ def _input_scale(block: BlockWork, together: list[LayerWork], moments: Moments) 
 def _round_together(block: BlockWork, together: list[LayerWork], moments: Moments, method: str) -> None:
     seen = moments.tokens > 0
     solvable = feedback_of(moments.second, damping=_DAMPING, by_size=False) if seen else None
+    if solvable is not None:
+        _aim_at_base(block, together, moments, solvable)
     for work in together:
-        if solvable is not None:
-            _aim_at_base(block, work, moments, solvable)
         found = nearest(work, clip=True, importance=moments.second.diagonal() if seen else None)
         reason = "" if seen else "no calibration token reached it"
         done = method if seen else "rtn"
@@ -98,8 +100,8 @@ def _quantize_together(block: BlockWork, together: list[LayerWork], moments: Mom
         for work in together:
             work.result = replace(nearest(work, clip=clip, reason=reason), tokens_seen=moments.tokens)
         return
+    _aim_at_base(block, together, moments, feedback)
     for work in together:
-        _aim_at_base(block, work, moments, feedback)
         found = _with_feedback(work, moments, feedback, clip=clip)
         work.result = replace(found, method=method)
     if moments.tokens < _ENOUGH * together[0].layer.columns:
@@ -120,13 +122,20 @@ def _with_feedback(work: LayerWork, moments: Moments, feedback: Feedback, *, cli
     )
 
 
-def _aim_at_base(block: BlockWork, work: LayerWork, moments: Moments, feedback: Feedback) -> None:
-    """Makes the weight of `work` one that gives, on inputs as they now are, what the unquantized model would have."""
+def _aim_at_base(block: BlockWork, together: list[LayerWork], moments: Moments, feedback: Feedback) -> None:
+    """Makes the weights of layers that read one input such that they give, on inputs as they now are, what the
+    unquantized model would have."""
     share = float(option(block.recipe, PROPAGATE, PROPAGATE_DEFAULT))
     if moments.missing is not None:
-        work.master = making_up(work.weight(), moments.missing, feedback, share=share)
+        for work in together:
+            work.master = making_up(work.weight(), moments.missing, feedback, share=share)
+    elif moments.drift is not None and sum(work.layer.rows for work in together) > moments.drift.shape[0]:
+        turned = times_inverse(moments.drift, feedback)  # solved once for all: fewer rows than they have together
+        for work in together:
+            work.master = torch.addmm(work.weight(), work.weight(), turned, alpha=share)
     elif moments.drift is not None:
-        work.master = making_up(work.weight(), work.weight() @ moments.drift, feedback, share=share)
+        for work in together:
+            work.master = making_up(work.weight(), work.weight() @ moments.drift, feedback, share=share)
 
 
 def making_up(weight: Tensor, missing: Tensor, feedback: Feedback, *, share: float) -> Tensor:
@@ -146,16 +155,17 @@ def _keep_what_helps(block: BlockWork, together: list[LayerWork], *, clip: bool)
     """Few tokens can mislead: keeps plain rounding for a layer whose held-out outputs it leaves closer."""
     assert block.activations is not None  # the stage refuses a recipe that needs data and got none
     inputs = inputs_of(block.activations, together[0], held_out=True, limit=_HELD_OUT_TOKENS)
-    if not len(inputs):
-        return
+    if not len(inputs) and not together[0].layer.experts:
+        return  # no tokens were held out at all
     for work in together:
         result = work.result
         assert result is not None  # set by the caller
         plain = nearest(work, clip=clip)
         weight = work.weight()
         with_feedback, without = (_output_error(inputs, weight, kept) for kept in (result.weight, plain.weight))
-        if without < with_feedback:
-            reason = f"{result.tokens_seen} tokens for {work.layer.columns} columns: rounding does better held out"
+        if without < with_feedback or not len(inputs):
+            told = "rounding does better held out" if len(inputs) else "none held out to confirm feedback"
+            reason = f"{result.tokens_seen} tokens for {work.layer.columns} columns: {told}"
             work.result = replace(plain, tokens_seen=result.tokens_seen, reason=reason)
 
 

@@ -69,9 +69,13 @@ class _Gathered:
 
     def _counted(self, inputs: Tensor) -> Tensor:
         values = inputs.float()
-        refuse_nonfinite(self._work.name, values)
+        if len(values):
+            low, high = values.aminmax()
+            reach = torch.maximum(-low, high)
+            if not bool(torch.isfinite(reach)):  # the one pass for both: NaN and infinity come through
+                refuse_nonfinite(self._work.name, values)
+            self._reach = torch.maximum(self._reach, reach)
         _add_products(self._second, values)
-        self._reach = torch.maximum(self._reach, values.abs().amax())
         self._tokens += len(values)
         return values
 

@@ -1,5 +1,6 @@
 """Calibration tokens as hidden states that flow from block to block, and what one block's layers see of them."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,10 +10,11 @@ from torch import Tensor, nn
 
 from qtool.errors import DataError, NumericError
 from qtool.quantize.contract import LayerWork, Visitor
-from qtool.quantize.residual import Stream, is_last, leaf_of, stream_of
+from qtool.quantize.residual import Branch, Stream, is_last, leaf_of, stream_of
 from qtool.quantize.streaming import BlockCall, StreamedModel, entering_blocks
 
 _BATCH_TOKENS = 4096
+_KEPT_BYTES = 1 << 29  # of inputs of a block's last layer, kept so that the block need not be run again to be left
 
 
 @dataclass(slots=True, eq=False)
@@ -70,14 +72,14 @@ def _batches(rows: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 class _Seen(Exception):
-    """Ends a block's run; `state`, the hidden states it had come to."""
+    """Ends a block's run; `inputs`, what the layer that ended it was given."""
 
-    def __init__(self, state: Tensor | None = None) -> None:
+    def __init__(self, inputs: Any = None) -> None:
         super().__init__()
-        self.state: Any = state
+        self.inputs = inputs
 
 
-def _raise_seen(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+def _end(_: nn.Module, inputs: tuple[Any, ...]) -> None:
     raise _Seen(inputs[0])
 
 
@@ -96,14 +98,13 @@ class BlockActivations:
         """Calls `visitor(layer name, inputs [tokens, columns])` once a layer and batch; inputs are not yet rounded."""
         current: list[Tensor] = []
         handles = [self._watch(work, visitor, current) for work in layers]
+        ahead = None if held_out else self._attended(layers)
         try:
-            for hidden, real in self._batches(held_out):
+            for batch, (hidden, real) in enumerate(self._batches(held_out)):
                 current[:] = [real]
                 self._pending = {work.name for work in layers}
-                try:
+                with contextlib.suppress(_Seen), _standing_in(ahead, batch):
                     self.samples.run(self.module, self.index, hidden)
-                except _Seen:
-                    continue
         finally:
             for handle in handles:
                 handle.remove()
@@ -138,33 +139,60 @@ class BlockActivations:
 
     def closes_branch(self, work: LayerWork) -> bool:
         """Whether what `work` gives is added to the block's residual stream, whose drift is known."""
-        return self._stream is not None and leaf_of(work) in self._stream.closing
+        return self._stream is not None and leaf_of(work) in self._stream.branches
 
     @torch.inference_mode()
     def visit_missing(self, work: LayerWork, visitor: Callable[[Tensor, Tensor], None]) -> None:
         """For a layer that closes a branch: calls `visitor(inputs [tokens, columns], missing [tokens, rows])` a batch,
-        where `missing` is what the stream after it lacks of what the unquantized model would have there."""
+        where `missing` is what the stream after it lacks of what the unquantized model would have there. The first
+        branch has to be asked for before the second."""
         stream, base = self._stream, self.samples.base
         assert stream is not None  # closes_branch has said so
         assert base is not None
-        current: list[Tensor] = []
-        seen: list[Tensor] = []
-        self._pending = {""}
-        handles = [self._watch(work, lambda _, inputs: seen.append(inputs), current)]
-        if not is_last(work):
-            handles.append(stream.middle.register_forward_pre_hook(_raise_seen))
+        branch = stream.branches[leaf_of(work)]
+        branch.forget()
+        ahead = self._attended([work])
+        wanted = base if is_last(work) else stream.states
+        if is_last(work):
+            stream.states.clear()  # the first branch has used them
+        keeps = not is_last(work) or self._fits(work)
+        middle: list[Tensor] = []
+        handles = [stream.middle.register_forward_pre_hook(lambda _, inputs: middle.append(inputs[0]))]
+        handles.append(work.module.register_forward_pre_hook(_end, prepend=True))
         try:
             for batch, (hidden, real) in enumerate(self._batches(held_out=False)):
-                current[:] = [real]
-                wanted = base[batch] if is_last(work) else stream.states[batch]
-                try:
-                    after = self.samples.run(self.module, self.index, hidden)
-                except _Seen as reached:
-                    after = reached.state
-                visitor(seen.pop(), (wanted - after)[real])
+                inputs = self._run_to_end(ahead, batch, hidden)
+                before = middle.pop() if is_last(work) else hidden
+                visitor(_taken(inputs, real), _taken(wanted[batch] - (before + work.module.forward(inputs)), real))
+                if keeps:
+                    branch.remember(inputs, before)
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _run_to_end(self, ahead: Branch | None, batch: int, hidden: Tensor) -> Tensor:
+        try:
+            with _standing_in(ahead, batch):
+                self.samples.run(self.module, self.index, hidden)
+        except _Seen as reached:
+            return reached.inputs  # type: ignore[no-any-return]
+        raise AssertionError("a layer that closes a branch was not run")
+
+    def _fits(self, work: LayerWork) -> bool:
+        tokens = sum(mask.numel() for mask in self.samples.real[: self.samples.held_out_from])
+        return tokens * (work.layer.columns + work.layer.rows) * self.samples.hidden[0].itemsize <= _KEPT_BYTES
+
+    def _attended(self, layers: Sequence[LayerWork]) -> Branch | None:
+        """The attention of this block, where `layers` come after it and what it gives is known."""
+        if self._stream is None or not self._stream.attention().can_stand_in():
+            return None
+        later = set(self._stream.feed_forward().part.modules())
+        return self._stream.attention() if all(work.module in later for work in layers) else None
+
+    def forget(self) -> None:
+        """Lets go of all that is kept of this block."""
+        if self._stream is not None:
+            self._stream.forget()
 
     @torch.inference_mode()
     def probe(self) -> Tensor:
@@ -174,8 +202,16 @@ class BlockActivations:
     @torch.inference_mode()
     def advance(self, block: str) -> None:
         """Lets every batch flow through the block as it is now. Raises NumericError where it leaves as NaN."""
+        stream = self._stream
+        last = stream.feed_forward() if stream is not None and stream.feed_forward().holds() else None
+        ahead = None if stream is None or last is not None else self._attended([])
         for batch, real in enumerate(self.samples.real):
-            leaving = self.samples.run(self.module, self.index, self.samples.hidden[batch])
+            known = batch < self.samples.held_out_from
+            if last is not None and known:
+                leaving = last.leaving(batch)
+            else:
+                with _standing_in(ahead if known else None, batch):
+                    leaving = self.samples.run(self.module, self.index, self.samples.hidden[batch])
             wrong = int((~torch.isfinite(leaving[real])).sum())
             if wrong:
                 raise NumericError(f"{block}: {wrong} of its output values are NaN or infinite on calibration tokens")
@@ -188,12 +224,20 @@ class BlockActivations:
 
     def _watch(self, work: LayerWork, visitor: Visitor, current: list[Tensor]) -> Any:
         def before(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-            values = inputs[0]
-            if values.ndim == 3 and values.shape[:2] == current[0].shape:
-                values = values[current[0]]
-            visitor(work.name, values.reshape(-1, values.shape[-1]))
+            visitor(work.name, _taken(inputs[0], current[0]))
             self._pending.discard(work.name)
             if not self._pending:
                 raise _Seen
 
         return work.module.register_forward_pre_hook(before, prepend=True)
+
+
+def _taken(values: Tensor, real: Tensor) -> Tensor:
+    """The rows of `values` that stand for real tokens: [tokens, columns]."""
+    flat = values.reshape(-1, values.shape[-1])  # mixtures of experts give their layers one row a token
+    padded = len(flat) == real.numel() and not bool(real.all())  # without padding nothing is copied
+    return flat[real.reshape(-1)] if padded else flat
+
+
+def _standing_in(branch: Branch | None, batch: int) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if branch is None else branch.standing_in(batch)
