@@ -64,7 +64,8 @@ def _recipes(run: Run, variant: PlannedVariant) -> tuple[Recipe, ...]:
 
     def work() -> Path:
         rows = measuring_rows(run.model, run.calibration)
-        write_record(path, measure(run.model, recipe, rows, progress=run.progress))
+        kept = path.with_suffix(".trials.jsonl")
+        write_record(path, measure(run.model, recipe, rows, progress=run.progress, kept=kept))
         return path
 
     run.stage(f"sensitivity:{variant.name}", inputs, path, work)

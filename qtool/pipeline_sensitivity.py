@@ -131,7 +131,9 @@ class _Run:
         path = self.trials.folder / "kl.json"
         inputs = {"qtool": __version__, **self._described(), "rows": rows}
         if not is_done(self.trials.folder, "kl", inputs):
-            write_record(path, measure(self.trials.model, self.trials.recipe, rows, progress=self.progress))
+            kept = path.with_suffix(".trials.jsonl")
+            found = measure(self.trials.model, self.trials.recipe, rows, progress=self.progress, kept=kept)
+            write_record(path, found)
             mark_done(self.trials.folder, "kl", inputs, path)
         return read_json(Sensitivity, path)
 

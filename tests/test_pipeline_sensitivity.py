@@ -44,4 +44,4 @@ def test_an_equal_call_asks_nothing_again(measured: tuple[list[str], dict, Path]
 
 def test_items_without_a_task_are_refused(tmp_path: Path) -> None:
     found = CliRunner().invoke(app, ["sensitivity", "reference-64", "--calibration", str(tmp_path), "--items", "5"])
-    assert "go with --task" in str(found.exception)
+    assert "goes with --task" in str(found.exception)

@@ -21,7 +21,7 @@ def command(
     items: Annotated[int | None, typer.Option(min=1, help="With --task: how many. Default: as its file says.")] = None,
     folder: Annotated[
         Path | None,
-        typer.Option(help="With --task: keeps the answers; a killed run goes on. Default: sensitivity/MODEL."),
+        typer.Option(help="Keeps what is found, so that a killed run goes on. Default: sensitivity/MODEL."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -34,22 +34,23 @@ def command(
     from qtool.quantize.sensitivity import measure, sensitivity_text
     from qtool.records.variant import Recipe
     from qtool.store.codec import decode
-    from qtool.store.run_directory import write_record
+    from qtool.store.run_directory import locked, write_record
 
-    if task is None and (items is not None or folder is not None):
-        raise UsageError("--items and --folder go with --task NAME")
+    if task is None and items is not None:
+        raise UsageError("--items goes with --task NAME")
     base = locate(model)
     fields = {"scheme": scheme, "method": "rtn", "group_size": group_size}
     recipe = decode(Recipe, fields, source="qtool sensitivity")
     rows, progress = measuring_rows(base, calibration), stage_progress(quiet)
+    place = folder or Path("sensitivity") / base.name
     record: object
     if task is None:
-        record = found = measure(base, recipe, rows, progress=progress)
+        with locked(place.parent / f".{place.name}.sensitivity.lock", holds=str(place)):
+            record = found = measure(base, recipe, rows, progress=progress, kept=place / "kl.trials.jsonl")
         text = sensitivity_text(found)
     else:
         from qtool.pipeline_sensitivity import TaskTrials, measure_task, task_text
 
-        place = folder or Path("sensitivity") / base.name
         trials = TaskTrials(base, recipe, task, items, place)
         record = scored = measure_task(trials, rows, progress=progress)
         found, text = scored.kl, task_text(scored)

@@ -7,6 +7,7 @@ nearest, so the scores say what the layer can bear, not what a cleverer method w
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from qtool.quantize.recipe import completed, recipe_problems
 from qtool.quantize.selection import Selection, select
 from qtool.records.model import ModelIdentity
 from qtool.records.variant import Recipe
+from qtool.store.digest import record_digest
+from qtool.store.trial_log import TrialLog
 
 _SEQUENCES = 8
 _TOKENS = 128
@@ -60,10 +63,18 @@ class Sensitivity:
     qtool_version: str
 
 
-def measure(model: Path, recipe: Recipe, sequences: Sequence[Sequence[int]], *, progress: Progress) -> Sensitivity:
+def measure(
+    model: Path,
+    recipe: Recipe,
+    sequences: Sequence[Sequence[int]],
+    *,
+    progress: Progress,
+    kept: Path | None = None,
+) -> Sensitivity:
     """The sensitivity of every unit that `recipe` quantizes, on up to 8 x 128 tokens of `sequences`.
 
-    Raises PlanError for a recipe that cannot be meant or when there are no tokens. Holds the whole model in memory.
+    Each trial is written to the file `kept` once it is done, so that a killed call goes on where it was. Raises
+    PlanError for a recipe that cannot be meant or when there are no tokens. Holds the whole model in memory.
     """
     recipe = completed(recipe)
     problems = list(recipe_problems(recipe))
@@ -78,16 +89,21 @@ def measure(model: Path, recipe: Recipe, sequences: Sequence[Sequence[int]], *, 
     selection = select(architecture, recipe)
     bench = _Bench(loaded, selection, recipe, sequences)
     units = list(_units(architecture, selection))
-    with progress.track("measuring layers", 2 * len(units), "trials") as advance:
-        alone = [bench.kl(unit, advance) for unit in units]
+    identity, checkpoint = identify(model), open_checkpoint(model)
+    trials = TrialLog(kept, record_digest({"model": identity.weights_digest, "recipe": recipe, "rows": bench.rows}))
+    with progress.track("measuring layers", 2 * len(units) + 1, "trials") as advance:
         everything = [layer for unit in units for layer in unit]
-        without = [bench.kl([layer for layer in everything if layer not in unit], advance) for unit in units]
-    checkpoint = open_checkpoint(model)
+        others = [[layer for layer in everything if layer not in unit] for unit in units]
+        found = []
+        for rounded in (everything, *units, *others):
+            found.append(trials.once([layer.name for layer in rounded], partial(bench.kl, rounded)))
+            advance(1)
+    kl_all, alone, without = found[0], found[1 : len(units) + 1], found[len(units) + 1 :]
     return Sensitivity(
         format_version=1,
-        model=identify(model),
+        model=identity,
         recipe=recipe,
-        kl_all=bench.kl(everything, None),
+        kl_all=kl_all,
         tokens=bench.tokens,
         units=tuple(
             UnitSensitivity(
@@ -133,19 +149,17 @@ class _Bench:
         self._model = model
         self._selection = selection
         self._recipe = recipe
-        rows = [list(row[:_TOKENS]) for row in sequences[:_SEQUENCES]]
-        self._batches = [torch.tensor([row]) for row in rows]
-        self.tokens = sum(map(len, rows))
+        self.rows = tuple(tuple(map(int, row[:_TOKENS])) for row in sequences[:_SEQUENCES])
+        self._batches = [torch.tensor([row]) for row in self.rows]
+        self.tokens = sum(map(len, self.rows))
         self._base = self._log_probabilities()
 
-    def kl(self, layers: Sequence[LinearLayer], advance: Any) -> float:
+    def kl(self, layers: Sequence[LinearLayer]) -> float:
         """Mean KL (nats a token) from the base when `layers` are rounded."""
         with ExitStack() as stack:
             for layer in layers:
                 stack.enter_context(self._rounded(layer))
             found = self._log_probabilities()
-        if advance is not None:
-            advance(1)
         total = sum(
             float((base.exp() * (base - other)).sum().double()) for base, other in zip(self._base, found, strict=True)
         )

@@ -11,13 +11,14 @@ from tiny_calibration import make_calibration
 from tiny_model import make_tiny_llama
 
 from qtool.errors import PlanError, QuantizationError
+from qtool.models.architecture import LinearLayer
 from qtool.models.checkpoint import open_checkpoint
 from qtool.progress import Silent
 from qtool.quantize.layer_policy import ladder
 from qtool.quantize.mixed import choose_overrides, eight_bit_sizes
 from qtool.quantize.order import measuring_rows
 from qtool.quantize.recipe import parse_budget
-from qtool.quantize.sensitivity import Sensitivity, measure, sensitivity_text
+from qtool.quantize.sensitivity import Sensitivity, _Bench, measure, sensitivity_text
 from qtool.records.variant import Recipe, Variant
 from qtool.store.codec import read_json
 from qtool.store.run_directory import write_record
@@ -110,3 +111,25 @@ def test_weights_are_put_back(llama: Path, calibration: Path) -> None:
     first, second = (measure(llama, RECIPE, rows, progress=Silent()) for _ in range(2))
     assert first == second
     assert torch.is_grad_enabled()
+
+
+def test_a_killed_measurement_goes_on_layer_by_layer(
+    llama: Path, calibration: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was found before the kill is not measured again, and the end is the same to the last digit."""
+    rows, kept = measuring_rows(llama, calibration), tmp_path / "trials.jsonl"
+    expected = measure(llama, RECIPE, rows, progress=Silent())
+    trials, done = _Bench.kl, 0
+
+    def killed_at_the_fifth(bench: _Bench, layers: list[LinearLayer]) -> float:
+        nonlocal done
+        done += 1
+        if done == 5:
+            raise KeyboardInterrupt
+        return trials(bench, layers)
+
+    monkeypatch.setattr(_Bench, "kl", killed_at_the_fifth)
+    with pytest.raises(KeyboardInterrupt):
+        measure(llama, RECIPE, rows, progress=Silent(), kept=kept)
+    assert measure(llama, RECIPE, rows, progress=Silent(), kept=kept) == expected
+    assert done == 5 + (2 * len(expected.units) + 1 - 4)
