@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from tiny_model import make_tiny_llama
 
 from qtool.quantize.streaming import StreamedModel
 from qtool.records.variant import Recipe, Variant
@@ -14,6 +15,7 @@ from qtool.records.variant import Recipe, Variant
 RECIPES = {
     "w4a16-32": Recipe("w4a16", "rtn", group_size=32),
     "w4a16-64": Recipe("w4a16", "rtn", group_size=64),
+    "w4a16-128": Recipe("w4a16", "rtn", group_size=128),
     "w4a16-row": Recipe("w4a16", "rtn"),
     "w4a16-asymmetric": Recipe("w4a16", "rtn", group_size=32, symmetric=False),
     "w8a16": Recipe("w8a16", "rtn"),
@@ -44,8 +46,10 @@ print("ANSWERS" + json.dumps(answers))
 def test_every_scheme_answers_the_same_without_qtool(
     make: Callable[..., Variant], tmp_path: Path, calibration: Path
 ) -> None:
+    wide = make_tiny_llama(tmp_path / "wide", hidden=128, intermediate=256)  # columns that hold one group and two
     for name, recipe in RECIPES.items():
-        make(recipe, name=name, calibration=calibration if recipe.activations == "static" else None)
+        static = {"calibration": calibration} if recipe.activations == "static" else {}
+        make(recipe, name=name, **static, **({"model": wide} if recipe.group_size == 128 else {}))
     folders = [str(tmp_path / name) for name in RECIPES]
     command = [sys.executable, "-c", ALONE, json.dumps(PROMPT), str(NEW_TOKENS), *folders]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
