@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 namespace {
 
@@ -20,9 +21,10 @@ using qtool::store;
 using qtool::sum_lanes;
 
 constexpr int64_t kChunk = 2048;  // columns whose inputs of four tokens stay in the first-level cache
-constexpr int64_t kBlock = 32;    // rows a thread takes at a time
-constexpr int kTokens = 4;
-constexpr int kRows = 4;  // at most, of one stretch of inputs
+constexpr int64_t kBlock = 32;    // rows a thread takes at a time, twice as many where each is used once
+constexpr int64_t kAhead = 2048;  // bytes from a single token's use of a weight to the one to be fetched meanwhile
+constexpr int kTokens = 4;  // at most, multiplied with a weight while it is in a register; eight were slower
+constexpr int kRows = 4;    // at most, multiplied with one stretch of inputs
 
 // Sums of the lanes of T vectors, T at most four; the order of additions does not depend on T.
 template <int T>
@@ -40,6 +42,14 @@ inline void sum_each(const __m256i* v, int32_t* sums) {
                                           _mm256_hadd_epi32(T > 2 ? v[2] : none, T > 3 ? v[3] : none));
   const __m128i both = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(sums), both);
+}
+
+// act(constant) with the constant that equals `count`, 1 to kTokens.
+template <int T = kTokens, typename Act>
+inline void with_count(int count, const Act& act) {
+  if constexpr (T == 1) act(std::integral_constant<int, 1>());
+  else if (count == T) act(std::integral_constant<int, T>());
+  else with_count<T - 1>(count, act);
 }
 
 // ---- inputs ----------------------------------------------------------------------------------------------------
@@ -86,21 +96,21 @@ void to_integers(const float* from, int64_t count, int16_t* to, float scale, boo
 
 // Where a token's inputs lie: four tokens together, vector by vector, so that one pointer walks through all of them.
 struct Place {
-  int64_t quad;     // first token of the four
+  int64_t first;     // of the four
   int64_t together;  // how many of them there are
-  int64_t own;      // which of them this is
+  int64_t own;       // which of them this is
   Place(int64_t token, int64_t tokens)
-      : quad(token / kTokens * kTokens),
-        together(std::min<int64_t>(kTokens, tokens - quad)),
-        own(token - quad) {}
+      : first(token / kTokens * kTokens),
+        together(std::min<int64_t>(kTokens, tokens - first)),
+        own(token - first) {}
   // Index of the first of `width` elements, those of vector `i` of this token; a token has `length` elements.
   int64_t at(int64_t i, int64_t width, int64_t length) const {
-    return quad * length + (i * together + own) * width;
+    return first * length + (i * together + own) * width;
   }
 };
 
-// 16-bit codes of one token, a scale for each group, and `times` the sums of each group's codes by vector lane.
-void encode16(const Product& p, int64_t token, int64_t step, int times, int16_t* codes, float* scales, int32_t* sums) {
+// 16-bit codes of one token, a scale for each group, and, unless null, minus the sums of its codes by vector lane.
+void encode16(const Product& p, int64_t token, int64_t step, int16_t* codes, float* scales, int32_t* sums) {
   const __m256i ones = _mm256_set1_epi16(1);
   const int64_t groups = p.padded / step;
   const Place place(token, p.tokens);
@@ -118,7 +128,7 @@ void encode16(const Product& p, int64_t token, int64_t step, int times, int16_t*
       store(codes + place.at(g * (step / 16) + i, 16, p.padded), v);
       sum = _mm256_add_epi32(sum, _mm256_madd_epi16(v, ones));
     }
-    store(sums + place.at(g, 8, groups * 8), _mm256_mullo_epi32(sum, _mm256_set1_epi32(times)));
+    if (sums) store(sums + place.at(g, 8, groups * 8), _mm256_sub_epi32(_mm256_setzero_si256(), sum));
   }
 }
 
@@ -176,58 +186,54 @@ void encode_wide(const Product& p, int64_t token, bool split, float* wide) {
 
 // ---- weights ---------------------------------------------------------------------------------------------------
 
-// STEP columns of a row as vectors of sixteen 16-bit integers, in column order.
-template <int BITS, int STEP>
+// PART columns of a row as vectors of sixteen 16-bit integers, in column order. Signs are extended by shifts.
+template <int BITS, int PART>
 struct Unpack;
 
-template <int STEP>
-struct Unpack<8, STEP> {
-  static constexpr int64_t bytes = STEP;
-  static inline void run(const uint8_t* w, __m256i* v) {
-    for (int i = 0; i < STEP / 16; i++) v[i] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(w + 16 * i)));
-  }
+template <int PART>
+struct Unpack<8, PART> {
+  const uint8_t* w;
+  explicit Unpack(const uint8_t* from) : w(from) {}
+  __m256i at(int i) const { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(w + 16 * i))); }
 };
 
 template <>
 struct Unpack<4, 64> {  // 16-bit lane j holds columns j, 16 + j, 32 + j, 48 + j
-  static constexpr int64_t bytes = 32;
-  static inline void run(const uint8_t* w, __m256i* v) {
-    const __m256i low = _mm256_set1_epi16(15), x = _mm256_loadu_si256((const __m256i*)w);
-    v[0] = _mm256_and_si256(x, low);
-    v[1] = _mm256_and_si256(_mm256_srli_epi16(x, 4), low);
-    v[2] = _mm256_and_si256(_mm256_srli_epi16(x, 8), low);
-    v[3] = _mm256_srli_epi16(x, 12);
-  }
+  __m256i x;
+  explicit Unpack(const uint8_t* from) : x(load(from)) {}
+  __m256i at(int i) const { return _mm256_srai_epi16(i < 3 ? _mm256_slli_epi16(x, 12 - 4 * i) : x, 12); }
 };
 
 template <>
 struct Unpack<4, 32> {  // byte j holds columns j and 16 + j
-  static constexpr int64_t bytes = 16;
-  static inline void run(const uint8_t* w, __m256i* v) {
-    const __m128i low = _mm_set1_epi8(15), x = _mm_loadu_si128((const __m128i*)w);
-    v[0] = _mm256_cvtepu8_epi16(_mm_and_si128(x, low));
-    v[1] = _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16(x, 4), low));
-  }
+  __m256i x;
+  explicit Unpack(const uint8_t* from) : x(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)from))) {}
+  __m256i at(int i) const { return i == 0 ? _mm256_srai_epi16(_mm256_slli_epi16(x, 12), 12) : _mm256_srai_epi16(x, 4); }
 };
 
 // ---- rows times tokens -----------------------------------------------------------------------------------------
 
-struct Inputs {  // of four tokens, laid out as Place says
+struct Inputs {  // of up to four tokens, laid out as Place says
   const void* codes;
   const float* scales;  // by group
-  const int32_t* sums;  // by group: what its sum starts from; where there are zero points, times one
+  const int32_t* sums;  // by group: minus the sum of its codes; null without zero points
 };
 
-// Sums over columns from..to of one row with T tokens: 16-bit inputs.
+// Computed here and now: left alone, the compiler starts every product first and runs out of registers for the sums.
+inline void settle(__m256i& v) { asm volatile("" : "+x"(v)); }
+
+inline void fetch(const uint8_t* from) { _mm_prefetch(reinterpret_cast<const char*>(from), _MM_HINT_T0); }
+
+// Sums over columns from..to of one row with T tokens: 16-bit inputs. A function of its own, as the two below: among the
+// code of its callers its sums would not stay in registers.
 template <int BITS, int STEP, bool ZEROS, int T>
-inline void row16(const Product& p, const Inputs& in, int64_t row, int64_t from, int64_t to, float* sum) {
+[[gnu::noinline]] void row16(const Product& p, const Inputs& in, int64_t row, int64_t from, int64_t to, float* sum) {
   constexpr int PART = STEP == 32 ? 32 : 64;
-  using U = Unpack<BITS, PART>;
   const int64_t groups = p.padded / STEP;
   const uint8_t* w = p.codes + row * (p.padded * BITS / 8) + from * BITS / 8;
   const int16_t* x = static_cast<const int16_t*>(in.codes) + from * T;
   const float* scales = in.scales + from / STEP * T;
-  const int32_t* sums = in.sums + from / STEP * T * 8;
+  const int32_t* sums = ZEROS ? in.sums + from / STEP * T * 8 : nullptr;
   const float* weight_scales = p.scales + (p.per_row ? row : row * groups + from / STEP);
   const int32_t* zeros = ZEROS ? p.zeros + (p.per_row ? row : row * groups + from / STEP) : nullptr;
   const int64_t next = p.per_row ? 0 : 1;
@@ -235,18 +241,25 @@ inline void row16(const Product& p, const Inputs& in, int64_t row, int64_t from,
   for (int t = 0; t < T; t++) total[t] = _mm256_setzero_ps();
   for (int64_t left = (to - from) / STEP; left; left--) {
     __m256i acc[T];
-    for (int t = 0; t < T; t++) acc[t] = ZEROS || BITS == 4 ? load(sums + t * 8) : _mm256_setzero_si256();
     if (ZEROS) {
       const __m256i zero = _mm256_set1_epi32(*zeros);
-      for (int t = 0; t < T; t++) acc[t] = _mm256_mullo_epi32(acc[t], zero);
+      for (int t = 0; t < T; t++) acc[t] = _mm256_mullo_epi32(load(sums + t * 8), zero);
       zeros += next;
+      sums += T * 8;
+    } else {
+      for (int t = 0; t < T; t++) acc[t] = _mm256_setzero_si256();
     }
-    for (int part = 0; part < STEP / PART; part++, w += U::bytes, x += PART * T) {
-      __m256i v[PART / 16];
-      U::run(w, v);
-      for (int i = 0; i < PART / 16; i++)
-        for (int t = 0; t < T; t++)
-          acc[t] = _mm256_add_epi32(acc[t], _mm256_madd_epi16(v[i], load(x + (i * T + t) * 16)));
+    for (int part = 0; part < STEP / PART; part++, w += PART * BITS / 8, x += PART * T) {
+      if (T == 1) fetch(w + kAhead);
+      const Unpack<BITS, PART> unpacked(w);
+#pragma GCC unroll 8
+      for (int i = 0; i < PART / 16; i++) {
+        const __m256i v = unpacked.at(i);
+        for (int t = 0; t < T; t++) {
+          acc[t] = _mm256_add_epi32(acc[t], _mm256_madd_epi16(v, load(x + (i * T + t) * 16)));
+          settle(acc[t]);
+        }
+      }
     }
     const __m256 weight_scale = _mm256_broadcast_ss(weight_scales);
     for (int t = 0; t < T; t++) {
@@ -255,23 +268,27 @@ inline void row16(const Product& p, const Inputs& in, int64_t row, int64_t from,
     }
     weight_scales += next;
     scales += T;
-    sums += T * 8;
   }
   sum_each<T>(total, sum);
 }
 
 // The same for 8-bit inputs: exact integers.
 template <int T>
-inline void row8(const Product& p, const Inputs& in, int64_t row, int64_t from, int64_t to, int32_t* sum) {
+[[gnu::noinline]] void row8(const Product& p, const Inputs& in, int64_t row, int64_t from, int64_t to, int32_t* sum) {
   const uint8_t* w = p.codes + row * p.padded + from;
   const int16_t* x = static_cast<const int16_t*>(in.codes) + from * T;
   __m256i acc[T];
   for (int t = 0; t < T; t++) acc[t] = _mm256_setzero_si256();
   for (int64_t left = (to - from) / 32; left; left--, w += 32, x += 32 * T) {
-    const __m256i v = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w)));
-    const __m256i u = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w + 16)));
-    for (int t = 0; t < T; t++) acc[t] = _mm256_add_epi32(acc[t], _mm256_madd_epi16(v, load(x + t * 16)));
-    for (int t = 0; t < T; t++) acc[t] = _mm256_add_epi32(acc[t], _mm256_madd_epi16(u, load(x + (T + t) * 16)));
+    if (T == 1) fetch(w + kAhead);
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+      const __m256i v = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w + 16 * i)));
+      for (int t = 0; t < T; t++) {
+        acc[t] = _mm256_add_epi32(acc[t], _mm256_madd_epi16(v, load(x + (i * T + t) * 16)));
+        settle(acc[t]);
+      }
+    }
   }
   sum_each<T>(acc, sum);
 }
@@ -287,10 +304,10 @@ inline void widen(const float* from, __m256& a, __m256& b) {
   b = _mm256_loadu_ps(from + 8);
 }
 
-// Weights that are numbers, float32 inputs; R rows, sums[r * 4 + t]: several, because the products of one wait for each
+// Weights that are numbers, float32 inputs; R rows, sums[r * kTokens + t]: several, because the products of one wait for each
 // other.
 template <typename W, int R, int T>
-inline void rows_wide(const Product& p, const Inputs& in, int64_t row, int64_t from, int64_t to, float* sum) {
+[[gnu::noinline]] void rows_wide(const Product& p, const Inputs& in, int64_t row, int64_t from, int64_t to, float* sum) {
   const W* w = reinterpret_cast<const W*>(p.codes) + row * p.padded + from;
   const float* x = static_cast<const float*>(in.codes) + from * T;
   __m256 acc[R][T];
@@ -346,9 +363,10 @@ template <typename Sum, typename Encode, typename Dot, typename Finish>
 void multiply(const Product& p, int most, const Encode& encode, const Dot& dot, const Finish& finish) {
 #pragma omp for schedule(static)
   for (int64_t token = 0; token < p.tokens; token++) encode(token);
+  const int64_t size = p.tokens <= kTokens ? 2 * kBlock : kBlock;
 #pragma omp for schedule(dynamic)
-  for (int64_t first = 0; first < p.rows; first += kBlock) {
-    const int64_t last = std::min(first + kBlock, p.rows);
+  for (int64_t first = 0; first < p.rows; first += size) {
+    const int64_t last = std::min(first + size, p.rows);
     block<Sum>(p, first, last, most, dot);
     finish(first, last);
   }
@@ -358,16 +376,13 @@ template <int BITS, int STEP, bool ZEROS>
 void product16(const Product& p) {
   const int64_t groups = p.padded / STEP;
   int16_t* codes = static_cast<int16_t*>(p.scratch);  // first: whole vectors from an aligned start
-  int32_t* sums = reinterpret_cast<int32_t*>(codes + p.tokens * p.padded);
-  float* scales = reinterpret_cast<float*>(sums + p.tokens * groups * 8);
+  int32_t* sums = ZEROS ? reinterpret_cast<int32_t*>(codes + p.tokens * p.padded) : nullptr;
+  float* scales = reinterpret_cast<float*>(codes + p.tokens * p.padded) + (ZEROS ? p.tokens * groups * 8 : 0);
   multiply<float>(
-      p, 1, [&](int64_t token) { encode16(p, token, STEP, ZEROS ? -1 : -8, codes, scales, sums); },
+      p, 1, [&](int64_t token) { encode16(p, token, STEP, codes, scales, sums); },
       [&](int count, int, int64_t token, int64_t row, int64_t from, int64_t to, float* sum) {
-        const Inputs in{codes + token * p.padded, scales + token * groups, sums + token * groups * 8};
-        if (count == 4) row16<BITS, STEP, ZEROS, 4>(p, in, row, from, to, sum);
-        else if (count == 3) row16<BITS, STEP, ZEROS, 3>(p, in, row, from, to, sum);
-        else if (count == 2) row16<BITS, STEP, ZEROS, 2>(p, in, row, from, to, sum);
-        else row16<BITS, STEP, ZEROS, 1>(p, in, row, from, to, sum);
+        const Inputs in{codes + token * p.padded, scales + token * groups, ZEROS ? sums + token * groups * 8 : nullptr};
+        with_count(count, [&](auto tokens) { row16<BITS, STEP, ZEROS, tokens()>(p, in, row, from, to, sum); });
       },
       [](int64_t, int64_t) {});
 }
@@ -384,10 +399,7 @@ void product8(const Product& p) {
       p, 1, [&](int64_t token) { scales[token] = encode8(p, token, codes); },
       [&](int count, int, int64_t token, int64_t row, int64_t from, int64_t to, int32_t* sum) {
         const Inputs in{codes + token * p.padded, nullptr, nullptr};
-        if (count == 4) row8<4>(p, in, row, from, to, sum);
-        else if (count == 3) row8<3>(p, in, row, from, to, sum);
-        else if (count == 2) row8<2>(p, in, row, from, to, sum);
-        else row8<1>(p, in, row, from, to, sum);
+        with_count(count, [&](auto tokens) { row8<tokens()>(p, in, row, from, to, sum); });
       },
       [&](int64_t first, int64_t last) {
         for (int64_t token = 0; token < p.tokens; token++)
@@ -404,18 +416,15 @@ template <typename W>
 void product_wide(const Product& p) {
   float* wide = static_cast<float*>(p.scratch);
   multiply<float>(
-      p, p.tokens == 1 ? 4 : 2, [&](int64_t token) { encode_wide(p, token, sizeof(W) == 2, wide); },
+      p, p.tokens == 1 ? 4 : 2,
+      [&](int64_t token) { encode_wide(p, token, sizeof(W) == 2, wide); },
       [&](int count, int rows, int64_t token, int64_t row, int64_t from, int64_t to, float* sum) {
         const Inputs in{wide + token * p.padded, nullptr, nullptr};
-        if (count == 4 && rows == 2) rows_wide<W, 2, 4>(p, in, row, from, to, sum);
-        else if (count == 4) rows_wide<W, 1, 4>(p, in, row, from, to, sum);
-        else if (count == 3 && rows == 2) rows_wide<W, 2, 3>(p, in, row, from, to, sum);
-        else if (count == 3) rows_wide<W, 1, 3>(p, in, row, from, to, sum);
-        else if (count == 2 && rows == 2) rows_wide<W, 2, 2>(p, in, row, from, to, sum);
-        else if (count == 2) rows_wide<W, 1, 2>(p, in, row, from, to, sum);
-        else if (rows == 4) rows_wide<W, 4, 1>(p, in, row, from, to, sum);
-        else if (rows == 2) rows_wide<W, 2, 1>(p, in, row, from, to, sum);
-        else rows_wide<W, 1, 1>(p, in, row, from, to, sum);
+        with_count(count, [&](auto tokens) {
+          if (rows == 4) rows_wide<W, 4, 1>(p, in, row, from, to, sum);  // one token
+          else if (rows == 2) rows_wide<W, 2, tokens()>(p, in, row, from, to, sum);
+          else rows_wide<W, 1, tokens()>(p, in, row, from, to, sum);
+        });
       },
       [](int64_t, int64_t) {});
 }

@@ -16,7 +16,7 @@ struct Product {
   int64_t tokens, columns;  // columns of the inputs; weights are padded to a multiple of step
   const uint8_t* codes;     // [rows, padded * bits / 8]
   const float* scales;      // [rows, groups], or [rows] when per_row
-  const int32_t* zeros;     // [rows, groups]: what a stored number is above zero; null: 8 for 4 bits, 0 for 8 bits
+  const int32_t* zeros;     // [rows, groups] or null: what a stored number is above zero
   int64_t rows, padded;
   int32_t per_row, threads;
   float input_scale;   // 8-bit inputs: 0 means by token

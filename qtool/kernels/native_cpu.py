@@ -100,8 +100,7 @@ def weight_kernel(weight: QuantizedWeight) -> NativeKernel:
     scales = weight.scales.float().repeat_interleave(repeat, dim=1).contiguous()
     zeros = None
     if weight.zeros is not None:
-        above = weight.zeros.to(torch.int32) + (8 if weight.bits == 4 else 0)
-        zeros = above.repeat_interleave(repeat, dim=1).contiguous()
+        zeros = weight.zeros.to(torch.int32).repeat_interleave(repeat, dim=1).contiguous()
     product = Product(rows=rows, columns=columns, padded=padded, per_row=per_row)
     label = f"int{weight.bits} compiled product, 16-bit inputs"
     return NativeKernel(product, weight.bits, step, label, (codes.contiguous(), scales, zeros))
@@ -178,7 +177,7 @@ def _pack_nibbles(codes: Tensor, block: int) -> Tensor:
     bits on; a block of 32 is sixteen bytes with columns j and 16 + j.
     """
     rows, columns = codes.shape
-    parts = (codes.to(torch.int32) + 8).view(rows, columns // block, block // 16, 16)
+    parts = (codes.to(torch.int32) & 15).view(rows, columns // block, block // 16, 16)
     lanes = sum(parts[:, :, part] << (4 * part) for part in range(block // 16))
     assert isinstance(lanes, Tensor)
     if block == 32:
