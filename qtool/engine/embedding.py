@@ -1,11 +1,15 @@
 """A token embedding that stays in the type it is stored in, and gives rows in the type the model computes in."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from qtool.engine.plain_layers import read_into, replace_module
+from qtool.kernels import native_cpu
+from qtool.kernels.dense import LARGE
+from qtool.kernels.linear import KernelLinear
 from qtool.models.checkpoint import Checkpoint
 
 
@@ -20,20 +24,41 @@ class NarrowEmbedding(nn.Embedding):
 
 
 def keep_narrow(model: Any, checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> None:
-    """Gives `model` its embedding table as stored, where that is smaller and no output head shares it."""
+    """Gives `model` its embedding table as stored, where that is smaller; an output head that shares it multiplies by
+    it as it is, or keeps the table wide where it cannot."""
     table, head = model.get_input_embeddings(), model.get_output_embeddings()
-    name = next(name for name, module in model.named_modules() if module is table)
-    stored = f"{name}.weight"
-    if type(table) is not nn.Embedding or getattr(head, "weight", None) is table.weight:
-        return  # a subclass computes with its table, a head multiplies by it
-    if stored not in checkpoint.names or not checkpoint.dtype(stored).is_floating_point:
+    stored = f"{_name(model, table)}.weight"
+    shared = getattr(head, "weight", None) is table.weight
+    if type(table) is not nn.Embedding or stored not in checkpoint.names:
+        return  # a subclass computes with its table
+    kept = checkpoint.dtype(stored)
+    if not kept.is_floating_point or kept.itemsize >= dtype.itemsize:
         return
-    if checkpoint.dtype(stored).itemsize >= dtype.itemsize:
+    if shared and (type(head) is not nn.Linear or not multiplied_as_stored(table.weight.shape, kept, dtype, device)):
         return
     with torch.device("meta"):
         narrow = NarrowEmbedding(table.num_embeddings, table.embedding_dim, table.padding_idx)
-    weight = torch.empty(table.weight.shape, dtype=checkpoint.dtype(stored), device=device)
+    weight = torch.empty(table.weight.shape, dtype=kept, device=device)
     read_into(weight, checkpoint, stored)
     narrow.weight = nn.Parameter(weight, requires_grad=False)
     narrow.compute_dtype = dtype
-    replace_module(model, name, narrow)
+    replace_module(model, _name(model, table), narrow)
+    if shared:
+        kernel = native_cpu.bfloat16_kernel(weight)
+        kernel.bytes = 0  # they are the embedding's
+        rows, columns = weight.shape
+        replace_module(model, _name(model, head), KernelLinear(kernel, rows=rows, columns=columns, bias=head.bias))
+
+
+def multiplied_as_stored(
+    shape: Sequence[int], stored: torch.dtype, computed: torch.dtype, device: torch.device
+) -> bool:
+    """Whether a table [rows, columns] of `stored` numbers can be a head's weight where it lies."""
+    rows, columns = shape
+    wide = stored is torch.bfloat16 and computed is torch.float32 and device.type == "cpu"
+    return wide and rows * columns >= LARGE and columns % native_cpu.ALIGN == 0 and not native_cpu.refusal()
+
+
+def _name(model: Any, wanted: nn.Module) -> str:
+    found: str = next(name for name, module in model.named_modules() if module is wanted)
+    return found

@@ -8,7 +8,7 @@ from torch import Tensor
 from qtool.kernels import native_cpu
 from qtool.kernels.native_cpu import NativeKernel
 
-_LARGE = 1 << 20  # weights of fewer scalars stay in cache, where prepacking only adds oneDNN's own overhead
+LARGE = 1 << 20  # weights of fewer scalars stay in cache, where prepacking only adds oneDNN's own overhead
 
 
 @functools.lru_cache(maxsize=4)
@@ -34,7 +34,7 @@ class DenseKernel:
         if self.compiled is not None:
             self.prepacked, self.bytes, self.label = True, self.compiled.bytes, self.compiled.label
             return
-        self.prepacked = on_cpu and rows * columns >= _LARGE and prepack_works(weight.dtype) == ""
+        self.prepacked = on_cpu and rows * columns >= LARGE and prepack_works(weight.dtype) == ""
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, 1) if self.prepacked else weight
         self.plain = None if self.prepacked else weight
         self.bytes = rows * columns * weight.element_size()
@@ -55,7 +55,7 @@ def _compiled(weight: Tensor) -> NativeKernel | None:
 
     A bfloat16 model that is computed in float32 so takes half the memory and half the time, and gives the same numbers.
     """
-    if weight.dtype is not torch.float32 or weight.numel() < _LARGE or native_cpu.refusal():
+    if weight.dtype is not torch.float32 or weight.numel() < LARGE or native_cpu.refusal():
         return None
     return native_cpu.bfloat16_kernel(weight) if torch.equal(weight.bfloat16().float(), weight) else None
 

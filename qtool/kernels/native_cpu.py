@@ -14,7 +14,7 @@ from qtool.kernels.tiles import InputQuantizer
 
 _STEPS = (128, 64, 32)  # columns that share one scale of 16-bit inputs
 _PER_ROW_STEP = 128
-_ALIGN = 32
+ALIGN = 32
 _FLOATS = 16  # columns the float32 product takes at a time
 _INT4, _INT8, _INT8_INPUTS, _BFLOAT16, _FLOAT32 = 4, 8, 88, 16, 32
 _MOST_COLUMNS = 1 << 18  # above, exact 32-bit sums of 8-bit products could overflow
@@ -109,23 +109,25 @@ def weight_kernel(weight: QuantizedWeight) -> NativeKernel:
 def input_kernel(weight: QuantizedWeight, activations: Activations) -> NativeKernel:
     """8-bit weights and 8-bit inputs, summed exactly."""
     rows, columns = weight.codes.shape
-    padded = -(-columns // _ALIGN) * _ALIGN
+    padded = -(-columns // ALIGN) * ALIGN
     codes = torch.nn.functional.pad(weight.codes, (0, padded - columns)).contiguous()
     inputs = InputQuantizer(weight, activations)
     product = Product(rows=rows, columns=columns, padded=padded, per_row=True)
     product.input_scale = inputs.static_scale or 0.0
     product.input_zero = inputs.zero
     label = f"int8 compiled product, {activations} 8-bit inputs"
-    return NativeKernel(product, _INT8_INPUTS, _ALIGN, label, (codes, weight.scales[:, 0].float().contiguous(), None))
+    return NativeKernel(product, _INT8_INPUTS, ALIGN, label, (codes, weight.scales[:, 0].float().contiguous(), None))
 
 
 def bfloat16_kernel(weight: Tensor) -> NativeKernel:
     """A weight [rows, columns] whose numbers are all bfloat16, inputs and sums in float32."""
     rows, columns = weight.shape
-    padded = -(-columns // _ALIGN) * _ALIGN
-    codes = torch.nn.functional.pad(weight.bfloat16(), (0, padded - columns)).contiguous()
+    padded = -(-columns // ALIGN) * ALIGN
+    codes = weight.bfloat16().contiguous()
+    if padded > columns:  # else nothing is copied: an embedding may share the numbers
+        codes = torch.nn.functional.pad(codes, (0, padded - columns))
     product = Product(rows=rows, columns=columns, padded=padded, per_row=True)
-    return NativeKernel(product, _BFLOAT16, _ALIGN, "bfloat16 compiled product, float32 inputs", (codes, None, None))
+    return NativeKernel(product, _BFLOAT16, ALIGN, "bfloat16 compiled product, float32 inputs", (codes, None, None))
 
 
 def float32_kernel(weight: Tensor) -> NativeKernel | None:

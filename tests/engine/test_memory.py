@@ -12,6 +12,7 @@ from qtool.engine import memory
 from qtool.engine.load import open_engine
 from qtool.engine.weights import load_model, resident_bytes
 from qtool.errors import CapacityError
+from qtool.kernels import native_cpu
 from qtool.models.checkpoint import open_checkpoint
 from qtool.progress import Silent
 from qtool.quantize.stage import quantize
@@ -61,11 +62,11 @@ def make_middling_llama(folder: Path, *, tied: bool = False) -> Path:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks Linux for peaks")
 def test_loading_takes_a_quarter_more_than_what_stays_and_one_layer(tmp_path: Path) -> None:
-    base = make_middling_llama(tmp_path / "base")
+    base, tied = make_middling_llama(tmp_path / "base"), make_middling_llama(tmp_path / "tied", tied=True)
     recipes = {"w8a8": Recipe("w8a8", "rtn", activations="dynamic"), "w4a16": Recipe("w4a16", "rtn", group_size=128)}
     for name, recipe in recipes.items():
         quantize(base, recipe, tmp_path / name, name=name, calibration=None, progress=Silent(), whole_check=False)
-    folders = [base, *(tmp_path / name for name in recipes)]
+    folders = [base, tied, *(tmp_path / name for name in recipes)]
     command = [sys.executable, "-c", MEASURE, str(make_tiny_llama(tmp_path / "tiny")), *map(str, folders)]
     process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     for folder, line in zip(folders, process.stdout.splitlines(), strict=True):
@@ -82,6 +83,24 @@ def test_the_estimate_is_what_a_model_takes(dtype: torch.dtype, tied: bool, tmp_
     estimate = resident_bytes(open_checkpoint(folder), dtype, cpu)
     held = load_model(folder, dtype=dtype, device=cpu).weight_bytes
     assert held <= estimate <= 1.25 * held  # it may ask for more than is taken, never for less
+
+
+@pytest.mark.skipif(bool(native_cpu.refusal()), reason=f"not here: {native_cpu.refusal()}")
+def test_a_head_tied_to_its_embedding_multiplies_by_the_table_as_stored(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = make_middling_llama(tmp_path / "tied", tied=True)
+    loaded = load_model(folder, dtype=torch.float32, device=torch.device("cpu"))
+    table, head = loaded.model.get_input_embeddings().weight, loaded.model.get_output_embeddings()
+    assert table.dtype is torch.bfloat16
+    assert head.kernel.product.codes == table.data_ptr()
+    stored = open_checkpoint(folder).bytes
+    # float32 now: five norms, and two layers' outputs of attention, too small for the compiled product
+    assert loaded.weight_bytes <= stored + 2 * (5 * WIDTH + 2 * WIDTH**2)
+    ids = torch.arange(3, 20)[None]
+    expected = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(ids).logits
+    # the same numbers, multiplied in float32: sums of 2048 terms at most, in two layers
+    torch.testing.assert_close(loaded.model(ids).logits, expected, rtol=0, atol=2.0**-17 * float(expected.abs().max()))
 
 
 def test_an_address_space_that_is_too_small_refuses_before_reading(tmp_path: Path) -> None:
