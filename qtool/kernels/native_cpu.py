@@ -142,8 +142,8 @@ def float32_kernel(weight: Tensor) -> NativeKernel | None:
 @functools.lru_cache(maxsize=1)
 def refusal() -> str:
     """Empty when the compiled products are here and give right numbers, else why they are not used."""
-    if torch.backends.cpu.get_cpu_capability() != "AVX2":
-        return "they are written for AVX2, and torch uses other instructions here"
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return "this processor has bfloat16 instructions, which torch's own operators use"
     if native().library is None:
         return native().reason
     generator = torch.Generator().manual_seed(0)
