@@ -12,7 +12,9 @@ import platform
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,17 +84,24 @@ def _keep(built: Path, kept: Path) -> None:
 def _build(compiler: str, openmp: Path, folder: Path) -> Path:
     """The shared library, linked to the very OpenMP that torch uses: two of them would fight for the cores."""
     built, compiled = folder / "native.so", [folder / f"{source.stem}.o" for source in _SOURCES]
-    commands = [
-        [compiler, *_FLAGS, "-c", str(source), "-o", str(target)]
-        for source, target in zip(_SOURCES, compiled, strict=True)
-    ]
-    commands.append([compiler, "-shared", *map(str, compiled), str(openmp), "-o", str(built)])
-    for command in commands:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False)
-        if done.returncode:
-            said = (done.stderr.strip().splitlines() or ["no reason given"])[0]
-            raise OSError(f"g++ failed: {said}")
+    if sys.stderr.isatty():  # who waits is told why; a log is not
+        sys.stderr.write("qtool: compiling its products for this processor, once: about ten seconds\n")
+    _run([[compiler, *_FLAGS, "-c", str(s), "-o", str(o)] for s, o in zip(_SOURCES, compiled, strict=True)])
+    _run([[compiler, "-shared", *map(str, compiled), str(openmp), "-o", str(built)]])
     return built
+
+
+def _run(commands: list[list[str]]) -> None:
+    """Runs commands side by side. Raises OSError with what the first that failed said."""
+    with ThreadPoolExecutor(len(commands)) as pool:
+        for done in pool.map(_finished, commands):
+            if done.returncode:
+                said = (done.stderr.strip().splitlines() or ["no reason given"])[0]
+                raise OSError(f"g++ failed: {said}")
+
+
+def _finished(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False)
 
 
 def _typed(library: Any) -> Any:
