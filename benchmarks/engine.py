@@ -57,10 +57,11 @@ RECIPES = {
     "w8a8": Recipe("w8a8", "rtn", activations="dynamic"),
     "w8a16": Recipe("w8a16", "rtn"),
     "w4a16": Recipe("w4a16", "rtn", group_size=128),
+    "nf4": Recipe("nf4", "bitsandbytes", format="bitsandbytes"),
 }
 
 
-ALL = ("base", "w8a8", "w8a16", "w4a16")
+ALL = ("base", "w8a8", "w8a16", "w4a16", "nf4")
 
 
 class Part(NamedTuple):
@@ -76,10 +77,10 @@ class Part(NamedTuple):
 PARTS = {
     "one": Part(ALL, ("float32 generate",), (1,), 3, share=True),
     "one-bfloat16": Part(("base", "w8a8", "w4a16"), ("float32 generate", "bfloat16 generate"), (1,), 1, share=True),
-    "sixteen": Part(ALL, ("float32 continuous",), (16,), 1),
+    "sixteen": Part(("base", "w8a8", "w8a16", "w4a16"), ("float32 continuous",), (16,), 1),
     "sixteen-bfloat16": Part(("base", "w8a8"), ("bfloat16 continuous",), (16,), 1),
     "llama.cpp": Part(("w4a16", "w8a16", "w8a8"), ("llama.cpp Q4_0", "llama.cpp Q8_0"), (1, 8), 3),
-    "nf4": Part(("w4a16", "w8a8"), ("llama.cpp Q4_0", "llama.cpp Q8_0", "nf4"), (1,), 2),
+    "nf4": Part(("w4a16", "nf4"), ("nf4",), (1,), 2),
 }
 MODULES = {"llama-cpp-python": "llama_cpp"}
 VERSIONS = ("torch", "transformers", "bitsandbytes", "llama-cpp-python", "gguf")

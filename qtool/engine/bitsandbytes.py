@@ -7,11 +7,15 @@ from typing import Any
 import torch
 
 from qtool import catalog
+from qtool.engine.bitsandbytes_products import compile_four_bits
 from qtool.errors import ModelError
+from qtool.kernels import native_cpu
+from qtool.models.architecture import describe_model
+from qtool.models.skeleton import empty_model
 
 
 def load_bitsandbytes(folder: Path, *, dtype: torch.dtype, device: torch.device) -> Any:
-    """The model of `folder` with bitsandbytes' own linear layers."""
+    """The model of `folder` with bitsandbytes' own linear layers; those of 4 bits compiled where they can be."""
     catalog.require("bitsandbytes", needed_by=f"{folder} (quantized by bitsandbytes)", extra="bitsandbytes")
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
@@ -33,4 +37,6 @@ def load_bitsandbytes(folder: Path, *, dtype: torch.dtype, device: torch.device)
     finally:
         if bars:
             transformers_logging.enable_progress_bar()
+    if dtype is torch.float32 and device.type == "cpu" and not native_cpu.refusal():
+        compile_four_bits(model, describe_model(empty_model(folder)).linears)
     return model.eval()

@@ -186,29 +186,51 @@ void encode_wide(const Product& p, int64_t token, bool split, float* wide) {
 
 // ---- weights ---------------------------------------------------------------------------------------------------
 
+// How weights are stored: integers of 4 or 8 bits, or 4-bit places in a book of sixteen 16-bit numbers.
+enum Form { kInt4, kInt8, kBook };
+
+constexpr int bits_of(Form form) { return form == kInt8 ? 8 : 4; }
+
 // PART columns of a row as vectors of sixteen 16-bit integers, in column order. Signs are extended by shifts.
-template <int BITS, int PART>
+template <Form FORM, int PART>
 struct Unpack;
 
 template <int PART>
-struct Unpack<8, PART> {
+struct Unpack<kInt8, PART> {
   const uint8_t* w;
-  explicit Unpack(const uint8_t* from) : w(from) {}
+  Unpack(const uint8_t* from, const Product&) : w(from) {}
   __m256i at(int i) const { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(w + 16 * i))); }
 };
 
 template <>
-struct Unpack<4, 64> {  // 16-bit lane j holds columns j, 16 + j, 32 + j, 48 + j
+struct Unpack<kInt4, 64> {  // 16-bit lane j holds columns j, 16 + j, 32 + j, 48 + j
   __m256i x;
-  explicit Unpack(const uint8_t* from) : x(load(from)) {}
+  Unpack(const uint8_t* from, const Product&) : x(load(from)) {}
   __m256i at(int i) const { return _mm256_srai_epi16(i < 3 ? _mm256_slli_epi16(x, 12 - 4 * i) : x, 12); }
 };
 
 template <>
-struct Unpack<4, 32> {  // byte j holds columns j and 16 + j
+struct Unpack<kInt4, 32> {  // byte j holds columns j and 16 + j
   __m256i x;
-  explicit Unpack(const uint8_t* from) : x(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)from))) {}
+  Unpack(const uint8_t* from, const Product&) : x(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)from))) {}
   __m256i at(int i) const { return i == 0 ? _mm256_srai_epi16(_mm256_slli_epi16(x, 12), 12) : _mm256_srai_epi16(x, 4); }
+};
+
+template <>
+struct Unpack<kBook, 64> {  // byte 2 j holds columns j and 32 + j, byte 2 j + 1 columns 16 + j and 48 + j
+  __m256i x, low, high;     // the low and the high bytes of the book
+  Unpack(const uint8_t* from, const Product& p) : x(load(from)) {
+    const __m128i first = _mm_loadu_si128((const __m128i*)p.book), last = _mm_loadu_si128((const __m128i*)(p.book + 8));
+    const __m128i byte = _mm_set1_epi16(255);
+    low = _mm256_broadcastsi128_si256(_mm_packus_epi16(_mm_and_si128(first, byte), _mm_and_si128(last, byte)));
+    high = _mm256_broadcastsi128_si256(_mm_packus_epi16(_mm_srli_epi16(first, 8), _mm_srli_epi16(last, 8)));
+  }
+  __m256i at(int i) const {
+    const __m256i places = _mm256_and_si256(i < 2 ? x : _mm256_srli_epi16(x, 4), _mm256_set1_epi8(15));
+    const __m256i a = _mm256_shuffle_epi8(low, places), b = _mm256_shuffle_epi8(high, places);
+    if (i % 2 == 0) return _mm256_or_si256(_mm256_and_si256(a, _mm256_set1_epi16(255)), _mm256_slli_epi16(b, 8));
+    return _mm256_or_si256(_mm256_srli_epi16(a, 8), _mm256_andnot_si256(_mm256_set1_epi16(255), b));
+  }
 };
 
 // ---- rows times tokens -----------------------------------------------------------------------------------------
@@ -226,9 +248,9 @@ inline void fetch(const uint8_t* from) { _mm_prefetch(reinterpret_cast<const cha
 
 // Sums over columns from..to of one row with T tokens: 16-bit inputs. A function of its own, as the two below: among the
 // code of its callers its sums would not stay in registers.
-template <int BITS, int STEP, bool ZEROS, int T>
+template <Form FORM, int STEP, bool ZEROS, int T>
 [[gnu::noinline]] void row16(const Product& p, const Inputs& in, int64_t row, int64_t from, int64_t to, float* sum) {
-  constexpr int PART = STEP == 32 ? 32 : 64;
+  constexpr int PART = STEP == 32 ? 32 : 64, BITS = bits_of(FORM);
   const int64_t groups = p.padded / STEP;
   const uint8_t* w = p.codes + row * (p.padded * BITS / 8) + from * BITS / 8;
   const int16_t* x = static_cast<const int16_t*>(in.codes) + from * T;
@@ -251,7 +273,7 @@ template <int BITS, int STEP, bool ZEROS, int T>
     }
     for (int part = 0; part < STEP / PART; part++, w += PART * BITS / 8, x += PART * T) {
       if (T == 1) fetch(w + kAhead);
-      const Unpack<BITS, PART> unpacked(w);
+      const Unpack<FORM, PART> unpacked(w, p);
 #pragma GCC unroll 8
       for (int i = 0; i < PART / 16; i++) {
         const __m256i v = unpacked.at(i);
@@ -293,7 +315,7 @@ template <int T>
   sum_each<T>(acc, sum);
 }
 
-// Sixteen stored numbers as two vectors: of bfloat16 the even and the odd ones, of float32 the first and the last eight.
+// Sixteen stored numbers as two vectors: of bfloat16 the even and the odd ones, of float32 the first and last eight.
 inline void widen(const uint16_t* from, __m256& a, __m256& b) {
   const __m256i v = load(from);
   a = _mm256_castsi256_ps(_mm256_slli_epi32(v, 16));
@@ -304,10 +326,11 @@ inline void widen(const float* from, __m256& a, __m256& b) {
   b = _mm256_loadu_ps(from + 8);
 }
 
-// Weights that are numbers, float32 inputs; R rows, sums[r * kTokens + t]: several, because the products of one wait for each
-// other.
+// Weights that are numbers, float32 inputs; R rows, sums[r * kTokens + t]: several, because the products of one wait for
+// each other.
 template <typename W, int R, int T>
-[[gnu::noinline]] void rows_wide(const Product& p, const Inputs& in, int64_t row, int64_t from, int64_t to, float* sum) {
+[[gnu::noinline]] void rows_wide(const Product& p, const Inputs& in, int64_t row, int64_t from, int64_t to,
+                                 float* sum) {
   const W* w = reinterpret_cast<const W*>(p.codes) + row * p.padded + from;
   const float* x = static_cast<const float*>(in.codes) + from * T;
   __m256 acc[R][T];
@@ -372,7 +395,7 @@ void multiply(const Product& p, int most, const Encode& encode, const Dot& dot, 
   }
 }
 
-template <int BITS, int STEP, bool ZEROS>
+template <Form FORM, int STEP, bool ZEROS>
 void product16(const Product& p) {
   const int64_t groups = p.padded / STEP;
   int16_t* codes = static_cast<int16_t*>(p.scratch);  // first: whole vectors from an aligned start
@@ -382,14 +405,14 @@ void product16(const Product& p) {
       p, 1, [&](int64_t token) { encode16(p, token, STEP, codes, scales, sums); },
       [&](int count, int, int64_t token, int64_t row, int64_t from, int64_t to, float* sum) {
         const Inputs in{codes + token * p.padded, scales + token * groups, ZEROS ? sums + token * groups * 8 : nullptr};
-        with_count(count, [&](auto tokens) { row16<BITS, STEP, ZEROS, tokens()>(p, in, row, from, to, sum); });
+        with_count(count, [&](auto tokens) { row16<FORM, STEP, ZEROS, tokens()>(p, in, row, from, to, sum); });
       },
       [](int64_t, int64_t) {});
 }
 
-template <int BITS, int STEP>
+template <Form FORM, int STEP>
 void with_zeros(const Product& p) {
-  p.zeros ? product16<BITS, STEP, true>(p) : product16<BITS, STEP, false>(p);
+  p.zeros ? product16<FORM, STEP, true>(p) : product16<FORM, STEP, false>(p);
 }
 
 void product8(const Product& p) {
@@ -431,15 +454,16 @@ void product_wide(const Product& p) {
 
 }  // namespace
 
-// kind: 4 and 8 are 16-bit inputs and weights of that many bits, 88 is 8-bit inputs and weights, 16 is bfloat16 weights
-// with float32 inputs, 32 is float32 weights and inputs.
+// kind: 4 and 8 are 16-bit inputs and weights of that many bits, 44 is 16-bit inputs and 4-bit places in a book, 88 is
+// 8-bit inputs and weights, 16 is bfloat16 weights with float32 inputs, 32 is float32 weights and inputs.
 int qtool::multiply_by_team(const Product& p, int kind, int step) {
-  if (kind == 4 && step == 32) with_zeros<4, 32>(p);
-  else if (kind == 4 && step == 64) with_zeros<4, 64>(p);
-  else if (kind == 4 && step == 128) with_zeros<4, 128>(p);
-  else if (kind == 8 && step == 32) with_zeros<8, 32>(p);
-  else if (kind == 8 && step == 64) with_zeros<8, 64>(p);
-  else if (kind == 8 && step == 128) with_zeros<8, 128>(p);
+  if (kind == 4 && step == 32) with_zeros<kInt4, 32>(p);
+  else if (kind == 4 && step == 64) with_zeros<kInt4, 64>(p);
+  else if (kind == 4 && step == 128) with_zeros<kInt4, 128>(p);
+  else if (kind == 8 && step == 32) with_zeros<kInt8, 32>(p);
+  else if (kind == 8 && step == 64) with_zeros<kInt8, 64>(p);
+  else if (kind == 8 && step == 128) with_zeros<kInt8, 128>(p);
+  else if (kind == 44 && step == 64) product16<kBook, 64, false>(p);
   else if (kind == 88) product8(p);
   else if (kind == 16) product_wide<uint16_t>(p);
   else if (kind == 32) product_wide<float>(p);

@@ -17,6 +17,7 @@ struct Product {
   const uint8_t* codes;     // [rows, padded * bits / 8]
   const float* scales;      // [rows, groups], or [rows] when per_row
   const int32_t* zeros;     // [rows, groups] or null: what a stored number is above zero
+  const int16_t* book;      // [16] or null: the numbers that 4-bit codes stand for
   int64_t rows, padded;
   int32_t per_row, threads;
   float input_scale;   // 8-bit inputs: 0 means by token

@@ -16,7 +16,9 @@ _STEPS = (128, 64, 32)  # columns that share one scale of 16-bit inputs
 _PER_ROW_STEP = 128
 ALIGN = 32
 _FLOATS = 16  # columns the float32 product takes at a time
-_INT4, _INT8, _INT8_INPUTS, _BFLOAT16, _FLOAT32 = 4, 8, 88, 16, 32
+_INT4, _INT8, _BOOK, _INT8_INPUTS, _BFLOAT16, _FLOAT32 = 4, 8, 44, 88, 16, 32
+_BOOK_STEP = 64
+_BOOK_ONE = 8191  # times 32767, times the eight products that a lane of 64 columns adds up, is just below 2^31
 _MOST_COLUMNS = 1 << 18  # above, exact 32-bit sums of 8-bit products could overflow
 
 
@@ -30,6 +32,7 @@ class Product(ctypes.Structure):
         ("codes", ctypes.c_void_p),
         ("scales", ctypes.c_void_p),
         ("zeros", ctypes.c_void_p),
+        ("book", ctypes.c_void_p),
         ("rows", ctypes.c_int64),
         ("padded", ctypes.c_int64),
         ("per_row", ctypes.c_int32),
@@ -54,6 +57,7 @@ class NativeKernel:
             None if tensor is None else tensor.data_ptr() for tensor in tensors
         )
         self.kind, self.step = kind, step
+        self.held: object = None  # what else `product` points to
         self.label = label
         self.bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
 
@@ -117,6 +121,29 @@ def input_kernel(weight: QuantizedWeight, activations: Activations) -> NativeKer
     product.input_zero = inputs.zero
     label = f"int8 compiled product, {activations} 8-bit inputs"
     return NativeKernel(product, _INT8_INPUTS, ALIGN, label, (codes, weight.scales[:, 0].float().contiguous(), None))
+
+
+def book_fits(columns: int, block: int) -> bool:
+    """Whether 4-bit places in a book, a scale for each `block` of columns, can be multiplied."""
+    return block % _BOOK_STEP == 0 and columns % block == 0
+
+
+def book_kernel(places: Tensor, scales: Tensor, book: Tensor, name: str) -> NativeKernel:
+    """Weights that are 4-bit places [rows, columns] in a book [16] of numbers in -1..1, times a scale [rows, blocks].
+
+    The book is rounded to multiples of 1/8191, so that the exact sums of its products with 16-bit inputs fit 32 bits:
+    an error of 2^-14 of the scale at most, less than the bfloat16 that bitsandbytes would compute with makes of it.
+    """
+    rows, columns = places.shape
+    parts = places.to(torch.int32).view(rows, columns // _BOOK_STEP, 4, 16)
+    lanes = parts[:, :, 0] | parts[:, :, 1] << 8 | parts[:, :, 2] << 4 | parts[:, :, 3] << 12
+    rounded = (book.double() * _BOOK_ONE).round().to(torch.int16).contiguous()
+    wide = (scales.double() / _BOOK_ONE).float().repeat_interleave(columns // scales.shape[1] // _BOOK_STEP, dim=1)
+    product = Product(rows=rows, columns=columns, padded=columns, per_row=False, book=rounded.data_ptr())
+    label = f"{name} compiled product, 16-bit inputs"
+    kernel = NativeKernel(product, _BOOK, _BOOK_STEP, label, (_as_bytes(lanes).contiguous(), wide.contiguous(), None))
+    kernel.held = rounded
+    return kernel
 
 
 def bfloat16_kernel(weight: Tensor) -> NativeKernel:
@@ -184,5 +211,10 @@ def _pack_nibbles(codes: Tensor, block: int) -> Tensor:
     assert isinstance(lanes, Tensor)
     if block == 32:
         return lanes.to(torch.uint8).view(rows, -1)
+    return _as_bytes(lanes)
+
+
+def _as_bytes(lanes: Tensor) -> Tensor:
+    """16-bit numbers [rows, ...] as bytes [rows, 2 n], the low one first."""
     low, high = (lanes & 255).to(torch.uint8), (lanes >> 8).to(torch.uint8)
-    return torch.stack((low, high), dim=-1).view(rows, -1)
+    return torch.stack((low, high), dim=-1).view(len(lanes), -1)

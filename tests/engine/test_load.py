@@ -12,7 +12,9 @@ from safetensors.torch import save_file
 from qtool.engine.contract import GenerationRequest, ScoreRequest
 from qtool.engine.drive import generate
 from qtool.engine.load import open_engine
+from qtool.engine.weights import load_model
 from qtool.errors import CapacityError, ModelError, UnknownName
+from qtool.kernels import native_cpu
 from qtool.models.architecture import describe
 from qtool.models.checkpoint import open_checkpoint
 from qtool.models.skeleton import load_base
@@ -161,6 +163,39 @@ def test_a_bitsandbytes_folder_runs_on_this_engine(scheme: str, base: Path, tmp_
     quantize(base, recipe, tmp_path / scheme, name=scheme, calibration=None, progress=Silent(), whole_check=False)
     engine: Any = open_engine(tmp_path / scheme, slots=2)
     assert type(engine).__name__ == "QtoolEngine", engine.notes
-    assert any(label.startswith("bitsandbytes") for _, label in engine.kernels)
+    ours = scheme == "nf4" and not native_cpu.refusal()
+    kernels = {label for name, label in engine.kernels if name.endswith("_proj")}
+    assert all(label.startswith("nf4 compiled" if ours else "bitsandbytes") for label in kernels)
     requests = [GenerationRequest((5, 6, 7), 4), GenerationRequest((9,), 4)]
     assert [generation.finish for generation in generate(engine, requests)] == ["length", "length"]
+
+
+@pytest.mark.extra
+@pytest.mark.skipif(bool(native_cpu.refusal()), reason=f"not here: {native_cpu.refusal()}")
+@pytest.mark.parametrize("nested", [False, True])
+def test_four_bit_layers_of_bitsandbytes_are_multiplied_as_they_stand(nested: bool, base: Path, tmp_path: Path) -> None:
+    """Compared with bitsandbytes' own reading of the same folder, its numbers multiplied in float32."""
+    functional = pytest.importorskip("bitsandbytes.functional")
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=nested,
+        bnb_4bit_compute_dtype=torch.float32,
+    )
+    AutoModelForCausalLM.from_pretrained(base, quantization_config=settings).save_pretrained(tmp_path / "nf4")
+    loaded = load_model(tmp_path / "nf4", dtype=torch.float32, device=torch.device("cpu"))
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "nf4", dtype=torch.float32)
+    compared = 0
+    for name, module in theirs.named_modules():
+        if type(module).__name__ != "Linear4bit":
+            continue
+        inputs = torch.randn(3, module.in_features, generator=torch.Generator().manual_seed(compared))
+        exact = functional.dequantize_4bit(module.weight.data, module.weight.quant_state).double()
+        largest = exact.abs().max(dim=1).values  # a book rounded by 2^-14 of a block's scale, inputs by 2^-16
+        bound = 2.0**-13 * largest * inputs.double().abs().sum(dim=1, keepdim=True)
+        found = loaded.model.get_submodule(name)(inputs[None])[0].double()
+        assert ((found - inputs.double() @ exact.t()).abs() <= bound).all(), name
+        compared += 1
+    assert compared == 14  # seven layers in each of two blocks

@@ -91,6 +91,33 @@ def test_float32_weights_are_multiplied_where_they_lie() -> None:
 
 
 @needs_native
+def test_places_in_a_book_are_multiplied_without_overflow() -> None:
+    book = torch.cat([torch.tensor([-1.0]), torch.linspace(-0.7, 0.9, 14), torch.tensor([1.0])])
+    for rows, columns in ((1, 64), (33, 192), (40, 2176)):
+        generator = torch.Generator().manual_seed(rows)
+        places = torch.randint(0, 16, (rows, columns), generator=generator)
+        places[0] = 15  # the largest products there are, all of one sign
+        scales = torch.rand(rows, columns // 64, generator=generator)
+        exact = (book[places].view(rows, -1, 64) * scales[:, :, None]).view(rows, columns).double()
+        wide = scales.repeat_interleave(64, dim=1).double()
+        kernel = native_cpu.book_kernel(places, scales, book, "test")
+        for tokens in TOKENS:
+            inputs = torch.randn(tokens, columns, generator=generator)
+            inputs[0] = 1.0
+            found = kernel.multiply(inputs).double()
+            bound = 2.0**-14 * 1.01 * (inputs.double().abs() @ wide.t())  # of the book
+            bound += (
+                2.0**-16
+                * 1.01
+                * (inputs.abs().view(tokens, -1, 64).amax(-1).repeat_interleave(64, 1).double() @ exact.abs().t())
+            )
+            rounding = FLOAT32_PATH * (inputs.double().abs() @ exact.abs().t())
+            assert ((found - inputs.double() @ exact.t()).abs() <= bound + rounding).all(), (rows, columns, tokens)
+            alone = torch.cat([kernel.multiply(row[None]) for row in inputs[:5]])
+            assert torch.equal(alone, kernel.multiply(inputs)[:5])
+
+
+@needs_native
 def test_bfloat16_weights_give_what_their_float32_copy_gives() -> None:
     for rows, columns in SHAPES:
         weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows)).bfloat16().float()
