@@ -98,6 +98,34 @@ def make_tiny_mixtral(folder: Path, *, joined: bool, seed: int = 0) -> Path:
     return folder
 
 
+def make_tiny_qwen_moe(folder: Path, *, experts: int = 4, seed: int = 0) -> Path:
+    """A random Qwen2-MoE: of `experts` two run for each token, beside one that always does."""
+    from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
+
+    tokenizer = make_tokenizer()
+    config = Qwen2MoeConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        moe_intermediate_size=32,
+        shared_expert_intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_experts=experts,
+        num_experts_per_tok=2,
+        max_position_embeddings=128,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Qwen2MoeForCausalLM(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def make_tokenizer(*, bos: bool = True):  # type: ignore[no-untyped-def]
     """A byte-level tokenizer of 259 tokens: <s>, </s>, <unk> and the 256 bytes."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors

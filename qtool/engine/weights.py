@@ -29,6 +29,8 @@ from qtool.models.architecture import LinearLayer, describe_model
 from qtool.models.checkpoint import Checkpoint, open_checkpoint
 from qtool.models.skeleton import empty_model, load_base
 from qtool.models.stored_format import stored_formats, stored_names
+from qtool.models.stored_names import open_as_used
+from qtool.models.unfolded import unfold
 
 _DEAD_NAMES = ("rotary_emb.inv_freq", "masked_bias", "attn.bias")  # buffers that old checkpoints carry along
 
@@ -71,6 +73,8 @@ def _load(folder: Path, dtype: torch.dtype, device: torch.device) -> LoadedModel
         for names in plain_layers(model, describe_model(model).linears, {}):
             place_plain(model, names, LoadedLinears(model))
     else:
+        if quantization is not None:  # every expert a layer of its own, and of them only those that are asked for run
+            checkpoint, _ = open_as_used(folder, unfold(model))
         _assemble(model, checkpoint, dtype=dtype, device=device)
     return LoadedModel(model, _describe(model), _weight_bytes(model), dtype)
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from qtool.errors import ModelError
 from qtool.models.skeleton import empty_model
+from qtool.models.unfolded import Experts, TurnedLinear, unfold
 
 _FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("w1", "w3"))
 
@@ -19,7 +20,8 @@ class LinearLayer:
 
     `block` is the decoder block it lies in, None outside of blocks. `fused_group` names the layers (this one included)
     that servers such as vLLM merge into one matrix and that must share a scheme; empty for a layer on its own.
-    `transposed` marks GPT-2's Conv1D, which stores [columns, rows].
+    `transposed` marks GPT-2's Conv1D, whose module holds [columns, rows]; `turned`, one that `unfold` made a linear
+    layer of. `experts` names the module of all experts of the block, for a layer of one of them.
     """
 
     name: str
@@ -29,6 +31,8 @@ class LinearLayer:
     fused_group: tuple[str, ...] = ()
     transposed: bool = False
     bias: bool = False
+    turned: bool = False
+    experts: str = ""
 
     @property
     def weight(self) -> str:
@@ -39,7 +43,7 @@ class LinearLayer:
 @dataclass(frozen=True, slots=True)
 class ExpertStack:
     """The same matrix of every expert of a block in one parameter [experts, rows, columns], or with the last two the
-    other way around: transformers' own layout. It is no linear layer, and is stored as it is."""
+    other way around: transformers' own layout, which `unfold` takes apart where it is the usual one."""
 
     name: str
     experts: int
@@ -49,8 +53,8 @@ class ExpertStack:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """Names of the blocks in order, the linear layers in order of the module tree, the output head and embedding, and
-    the weights of experts that are no linear layers."""
+    """Names of the blocks in order, the linear layers in order of the module tree, the output head and embedding, the
+    weights of experts that are no linear layers, and what decides which experts run, or how much they count."""
 
     blocks: tuple[str, ...]
     linears: tuple[LinearLayer, ...]
@@ -58,6 +62,7 @@ class Architecture:
     embedding: str
     tied: bool
     stacks: tuple[ExpertStack, ...] = ()
+    routers: tuple[str, ...] = ()
 
     def layer(self, name: str) -> LinearLayer:
         """The linear layer `name`. Raises ModelError when there is none."""
@@ -72,14 +77,19 @@ class Architecture:
 
 
 def describe(folder: Path) -> Architecture:
-    """The architecture of the model in `folder`; no weights are read."""
-    return describe_model(empty_model(folder))
+    """The architecture of the model in `folder` after `unfold`; no weights are read."""
+    return describe_model(unfold(empty_model(folder)))
 
 
 def describe_model(model: Any) -> Architecture:
     """The architecture of a causal model that is already there as modules."""
     blocks = _block_names(model)
     names = {module: name for name, module in model.named_modules()}
+    stacks = tuple(
+        ExpertStack(name, *map(int, parameter.shape))
+        for name, parameter in model.named_parameters()
+        if parameter.ndim == 3 and _block_of(name, blocks) is not None and "expert" in name
+    )
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if head is None or embedding is None:
         raise ModelError(f"{type(model).__name__}: has no output head or no token embedding")
@@ -89,11 +99,8 @@ def describe_model(model: Any) -> Architecture:
         head=names[head],
         embedding=names[embedding],
         tied=bool(getattr(model.config, "tie_word_embeddings", False)),
-        stacks=tuple(
-            ExpertStack(name, *map(int, parameter.shape))
-            for name, parameter in model.named_parameters()
-            if parameter.ndim == 3 and _block_of(name, blocks) is not None and "expert" in name
-        ),
+        stacks=stacks,
+        routers=_routers(model, stacks),
     )
 
 
@@ -114,6 +121,7 @@ def is_linear(module: nn.Module) -> bool:
 
 def _linears(model: nn.Module, blocks: tuple[str, ...]) -> Iterator[LinearLayer]:
     present = {name for name, module in model.named_modules() if is_linear(module)}
+    places = _places(model)
     for name, module in model.named_modules():
         if name not in present:
             continue
@@ -128,7 +136,24 @@ def _linears(model: nn.Module, blocks: tuple[str, ...]) -> Iterator[LinearLayer]
             fused_group=_fused_group(name, present),
             transposed=transposed,
             bias=module.bias is not None,
+            turned=isinstance(module, TurnedLinear),
+            experts=next((place for place in places if name.startswith(place + ".")), ""),
         )
+
+
+def _places(model: nn.Module) -> tuple[str, ...]:
+    return tuple(name for name, module in model.named_modules() if isinstance(module, Experts))
+
+
+def _routers(model: nn.Module, stacks: tuple[ExpertStack, ...]) -> tuple[str, ...]:
+    """What lies beside the experts and has a matrix of its own: routers, and the gates of experts that always run."""
+    places = {*_places(model), *(stack.name.rpartition(".")[0] for stack in stacks)}
+    return tuple(
+        f"{parent}.{name}"
+        for parent in sorted({place.rpartition(".")[0] for place in places})
+        for name, module in model.get_submodule(parent).named_children()
+        if getattr(getattr(module, "weight", None), "ndim", 0) == 2
+    )
 
 
 def _block_of(name: str, blocks: tuple[str, ...]) -> int | None:

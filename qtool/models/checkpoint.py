@@ -1,6 +1,7 @@
 """A model folder's weights, opened lazily: tensors are read one at a time, never the whole file."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,11 @@ class Checkpoint:
         self.bytes = sum(tensor.bytes for tensor in tensors.values())
         self._tensors = tensors
 
+    @property
+    def entries(self) -> Mapping[str, StoredTensor]:
+        """Where each tensor lies."""
+        return self._tensors
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of tensor `name`, without reading it."""
         return self._entry(name).shape
@@ -54,11 +60,15 @@ class Checkpoint:
     def tensor(self, name: str) -> Tensor:
         """Tensor `name`, read from disk into memory of its own."""
         entry = self._entry(name)
+        if entry.transposed:
+            return _read(entry, name, entry.offset, entry.shape[::-1]).t().contiguous()
         return _read(entry, name, entry.offset, entry.shape)
 
     def rows(self, name: str, first: int, last: int) -> Tensor:
         """Rows `first` to `last` of tensor `name`, read from disk into memory of their own."""
         entry = self._entry(name)
+        if entry.transposed:
+            return self.tensor(name)[first:last]
         rows = range(*slice(first, last).indices(entry.shape[0]))
         row_bytes = entry.bytes // entry.shape[0]
         return _read(entry, name, entry.offset + rows.start * row_bytes, (len(rows), *entry.shape[1:]))

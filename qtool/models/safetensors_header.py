@@ -31,13 +31,15 @@ DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """Shape and type of one tensor of a file, the file, and the place of its first byte in it."""
+    """Shape and type of one tensor of a file, the file, and the place of its first byte in it; `transposed` says that a
+    matrix of this shape lies there column by column."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     bytes: int
     path: Path
     offset: int
+    transposed: bool = False
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:

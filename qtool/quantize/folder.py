@@ -21,7 +21,7 @@ def write_beside(order: Order, folder: Path, records: list[PartRecord]) -> None:
     """Everything of the checkpoint but the weights: index, config, tokenizer, generation config."""
     write_index(folder, records)
     config = dict(open_checkpoint(order.source).config)
-    kept = sorted(name for name in order.selection.kept)
+    kept = sorted(_left_alone(order))
     config["quantization_config"] = quantization_config(order.recipe, order.selection.schemes, kept)
     write_text(folder / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     if order.recipe.format == "gptq":
@@ -30,6 +30,14 @@ def write_beside(order: Order, folder: Path, records: list[PartRecord]) -> None:
     for name in ("generation_config.json", *tokenizer_files(order.source)):
         if (order.source / name).is_file():
             shutil.copyfile(order.source / name, folder / name)
+
+
+def _left_alone(order: Order) -> set[str]:
+    """Names of modules that servers must not take for quantized, by the model's names and by the files': servers build
+    routers as linear layers, and name modules as published checkpoints do."""
+    assert order.names is not None  # something is quantized here
+    names = {*order.selection.kept, *order.architecture.routers}
+    return names | {order.names.stored(f"{name}.weight").removesuffix(".weight") for name in names}
 
 
 def manifest_of(

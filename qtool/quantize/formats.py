@@ -1,5 +1,6 @@
 """Quantized layers as the tensors and the config entries of a checkpoint: compressed-tensors and GPTQ v1."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,6 +13,8 @@ from qtool.models.stored_weights import Packing, StoredFormat, StoredWeight
 from qtool.quantize.contract import Grid
 from qtool.quantize.recipe import SCHEMES
 from qtool.records.variant import Recipe
+
+_OF_EXPERT = re.compile(r"(.+)\.\w+\.experts\.\d+\.\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,15 @@ def quantization_config(recipe: Recipe, schemes: Mapping[str, LayerScheme], kept
     return _compressed_tensors_config(schemes, kept)
 
 
+def short(layers: Sequence[str]) -> list[str]:
+    """`layers` as config.json names them: all experts of a block by one pattern, for there may be thousands, and
+    servers call the module they lie in by another name than transformers."""
+    found = {layer: _OF_EXPERT.fullmatch(layer) for layer in layers}
+    return list(
+        dict.fromkeys(rf"re:{re.escape(of[1])}\.\w+\.experts\.\d+\..*" if of else layer for layer, of in found.items())
+    )
+
+
 def _packed(weight: StoredWeight) -> dict[str, Tensor]:
     from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
 
@@ -115,7 +127,7 @@ def _compressed_tensors_config(schemes: Mapping[str, LayerScheme], kept: Sequenc
     for index, kind in enumerate(kinds):
         named = [layer for layer, scheme in schemes.items() if scheme == kind]
         groups[f"group_{index}"] = QuantizationScheme(
-            targets=["Linear"] if len(kinds) == 1 else named,
+            targets=["Linear"] if len(kinds) == 1 else short(named),
             weights=_weight_arguments(kind),
             input_activations=_input_arguments(kind),
             format=packings[kind],
@@ -126,7 +138,7 @@ def _compressed_tensors_config(schemes: Mapping[str, LayerScheme], kept: Sequenc
         quant_method="compressed-tensors",
         quantization_status="compressed",
         format=next(iter(written)) if len(written) == 1 else "mixed-precision",
-        ignore=list(kept),
+        ignore=short(kept),
     )
     document: dict[str, Any] = config.model_dump(mode="json")
     return document

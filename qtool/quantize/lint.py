@@ -24,7 +24,31 @@ def lint(architecture: Architecture, schemes: Mapping[str, LayerScheme], layout:
     ]
     if layout == "compressed-tensors" and any(not schemes[layer.name].symmetric for layer in layers):
         found.append("asymmetric weights: transformers loads them only with dequantize=True")
+    if unread := unread_by_transformers(architecture, schemes, layout):
+        found.append(unread)
     return tuple(found)
+
+
+def unread_by_transformers(architecture: Architecture, schemes: Mapping[str, LayerScheme], layout: str) -> str | None:
+    """Why transformers cannot load what is written, or computes something else with it; None where it can.
+
+    As transformers 5.23 with compressed-tensors 0.20 was found to do. It joins experts as it loads them, which undoes
+    their compression: inputs are then no longer rounded, and all of them are read by one scheme.
+    """
+    layers = [layer for layer in architecture.linears if layer.name in schemes]
+    experts = {schemes.get(layer.name) for layer in architecture.linears if layer.experts}
+    if layout != "compressed-tensors":
+        return "experts in GPTQ layout: transformers has no module for them, servers do" if experts - {None} else None
+    if any(layer.turned for layer in layers):
+        return (
+            "Conv1D layers: transformers cannot load them from compressed-tensors and may leave them random with no "
+            "more than a warning; load this with qtool, or write --format gptq for GPTQModel"
+        )
+    if experts - {None} and any(scheme is not None and scheme.activations != "none" for scheme in experts):
+        return "experts with 8-bit inputs: transformers refuses int8 ones and does not round the inputs of fp8 ones"
+    if len(experts) > 1 or any(scheme is None or not scheme.symmetric for scheme in experts):
+        return "experts: transformers loads them only if all are quantized, symmetrically and by one scheme"
+    return None
 
 
 def emulated_here(scheme: str) -> str | None:

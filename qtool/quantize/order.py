@@ -6,10 +6,12 @@ from typing import Any
 
 from qtool import catalog
 from qtool.errors import MismatchError, PlanError, QuantizationError, StoreError
-from qtool.models.architecture import Architecture, describe
-from qtool.models.checkpoint import identify, open_checkpoint
+from qtool.models.architecture import Architecture, describe_model
+from qtool.models.checkpoint import Checkpoint, identify
 from qtool.models.skeleton import empty_model
 from qtool.models.stored_format import stored_formats
+from qtool.models.stored_names import StoredNames, open_as_used
+from qtool.models.unfolded import unfold
 from qtool.progress import Progress
 from qtool.quantize.contract import Needs
 from qtool.quantize.mixed import resolved
@@ -26,7 +28,8 @@ _MEASURED_ROWS = 8  # held-out sequences that measure a method which learns from
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Order:
-    """A checked order: everything about it that can be refused has been."""
+    """A checked order: everything about it that can be refused has been. `weights` are those of `source` by the model's
+    names, and `names` the others; both None where nothing is quantized."""
 
     source: Path
     recipe: Recipe
@@ -41,6 +44,8 @@ class Order:
     rows: tuple[tuple[int, ...], ...]
     held_out: tuple[tuple[int, ...], ...]
     input_scales: dict[str, float]
+    names: StoredNames | None = None
+    weights: Checkpoint | None = None
 
 
 def prepare(model: Path, recipe: Recipe, *, name: str, calibration: Path | None, progress: Progress) -> Order:
@@ -56,9 +61,14 @@ def prepare(model: Path, recipe: Recipe, *, name: str, calibration: Path | None,
         recipe = resolved(model, recipe, measuring_rows(model, calibration), progress)
     if needs.package is not None:
         catalog.require(needs.package[0], needed_by=f"method {recipe.method!r}", extra=needs.package[1])
-    architecture = describe(model)
+    structure: Any = empty_model(model)
+    if needs.scope == "block":
+        unfold(structure)  # a method that is handed the whole folder finds transformers' own modules there
+    architecture = describe_model(structure)
+    weights, names = None, None
     if recipe.scheme != "base":
-        _refuse_other_forms(model, architecture)
+        weights, names = open_as_used(model, structure)
+        _refuse_other_forms(weights, structure, architecture, recipe)
     selection = Selection({}, {}) if recipe.scheme == "base" else select(architecture, recipe)
     if needs.sequences and calibration is None:
         raise PlanError([f"variant {name}: method {recipe.method!r} learns from data; give --calibration DIR"])
@@ -80,21 +90,23 @@ def prepare(model: Path, recipe: Recipe, *, name: str, calibration: Path | None,
         rows=rows,
         held_out=held_out,
         input_scales=_input_scales(calibration, recipe, architecture, selection),
+        names=names,
+        weights=weights,
     )
 
 
-def _refuse_other_forms(model: Path, architecture: Architecture) -> None:
-    """Every weight must be stored as plain numbers, under the name transformers gives it: it is read by that name."""
-    checkpoint = open_checkpoint(model)
-    if stored_formats(checkpoint, architecture.linears):
+def _refuse_other_forms(weights: Checkpoint, structure: Any, architecture: Architecture, recipe: Recipe) -> None:
+    """Every weight must be stored as plain numbers, under a name qtool knows it by."""
+    model = weights.folder
+    if stored_formats(weights, architecture.linears):
         raise QuantizationError(f"{model}: is quantized already; give the base model it was made from")
-    stored = set(checkpoint.names)
-    missing = [name for name, _ in empty_model(model).named_parameters() if name not in stored]
+    stored = set(weights.names)
+    missing = [name for name, _ in structure.named_parameters() if name not in stored]
     missing = [name for name in missing if not (architecture.tied and name == f"{architecture.head}.weight")]
     if missing and architecture.stacks:
         raise QuantizationError(
-            f"{model}: stores each expert apart where transformers joins {architecture.stacks[0].experts} into one "
-            f"tensor ({len(missing)} weights, first {missing[0]}); qtool evaluates such models but quantizes none"
+            f"{model}: stores its experts in a way method {recipe.method!r} cannot quantize ({len(missing)} weights, "
+            f"first {missing[0]}); rtn and gptq take gated experts of transformers' usual form"
         )
     if missing:
         raise QuantizationError(f"{model}: {len(missing)} weights are not in the checkpoint, first {missing[0]}")

@@ -83,7 +83,7 @@ def rescalings(block: BlockWork) -> Iterator[Rescaling]:
     works = {work.name: work for work in block.layers}
     for together in sharing_inputs(block.layers):
         leaf = together[0].name.rpartition(".")[2]
-        if leaf in _NORMS:
+        if leaf in _NORMS and not together[0].layer.experts:  # the router and the other experts read that norm too
             yield from _after_norm(block, together, leaf)
         elif leaf in _BEFORE:
             writer = works.get(together[0].name.removesuffix(leaf) + _BEFORE[leaf])

@@ -32,6 +32,8 @@ def select(architecture: Architecture, recipe: Recipe) -> Selection:
             kept[layer.name] = "skipped as asked"
         elif overrides.get(layer.name) == "base":
             kept[layer.name] = "kept as asked: too sensitive"
+        elif layer.name in architecture.routers:
+            kept[layer.name] = "decides which experts run, or how much they count: never quantized"
         else:
             schemes[layer.name] = _layer_scheme(recipe, overrides.get(layer.name, recipe.scheme))
     problems = _problems(architecture, recipe, schemes)
@@ -71,8 +73,8 @@ def _problems(architecture: Architecture, recipe: Recipe, schemes: Mapping[str, 
     problems = []
     if transposed := [layer.name for layer in chosen if layer.transposed]:
         problems.append(
-            f"{len(transposed)} layers are Conv1D (first {transposed[0]}), which {recipe.format} cannot hold; "
-            "models of GPT-2's kind are not quantized"
+            f"{len(transposed)} layers are Conv1D (first {transposed[0]}), which method {recipe.method!r} cannot "
+            "quantize; use rtn or gptq"
         )
     if architecture.tied and architecture.head in schemes:
         problems.append(
@@ -81,9 +83,10 @@ def _problems(architecture: Architecture, recipe: Recipe, schemes: Mapping[str, 
     problems += _indivisible(chosen, schemes)
     if recipe.format == "gptq":
         problems += _unpackable(chosen, schemes)
-        if left := [layer.name for layer in architecture.linears if layer.block is not None and layer not in chosen]:
+        inside = [layer for layer in architecture.linears if layer.block is not None]
+        if left := [layer.name for layer in inside if layer not in chosen and layer.name not in architecture.routers]:
             problems.append(f"GPTQ quantizes every layer of a block; use compressed-tensors to skip {', '.join(left)}")
-    return problems + _split_groups(chosen, schemes)
+    return problems + _split_groups(chosen, schemes) + _split_experts(architecture, recipe, schemes)
 
 
 def _indivisible(chosen: list[LinearLayer], schemes: Mapping[str, LayerScheme]) -> list[str]:
@@ -118,4 +121,16 @@ def _split_groups(chosen: list[LinearLayer], schemes: Mapping[str, LayerScheme])
     for group in sorted({layer.fused_group for layer in chosen if layer.fused_group}):
         if len({schemes.get(name) for name in group}) > 1:
             problems.append(f"{', '.join(group)}: servers merge these; give all one scheme, or skip all")
+    return problems
+
+
+def _split_experts(architecture: Architecture, recipe: Recipe, schemes: Mapping[str, LayerScheme]) -> list[str]:
+    """Servers hold all experts of a block in one tensor, and calibration watches the input of all, not of each."""
+    problems = []
+    for place in sorted({layer.experts for layer in architecture.linears if layer.experts}):
+        found = {schemes.get(layer.name) for layer in architecture.linears if layer.experts == place}
+        if len(found) > 1:
+            problems.append(f"{place}: servers hold all experts of a block together; give all one scheme, or skip all")
+        if recipe.activations == "static" and any(scheme and scheme.activations == "static" for scheme in found):
+            problems.append(f"{place}: no range is calibrated for a single expert; use dynamic activations, or skip it")
     return problems

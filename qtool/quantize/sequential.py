@@ -19,6 +19,7 @@ from qtool.quantize.ledger import OutputError, kept_row, nonfinite, row_of, weig
 from qtool.quantize.moments import refuse_nonfinite
 from qtool.quantize.nearest import nearest
 from qtool.quantize.parts import PartRecord, Parts, tensor_digest
+from qtool.quantize.routed import with_experts
 from qtool.quantize.samples import BlockActivations, Samples, enter
 from qtool.quantize.selection import Selection
 from qtool.quantize.streaming import StreamedModel
@@ -99,7 +100,7 @@ def _finished_or_outside(job: Job, streamed: StreamedModel, parts: Parts) -> Par
         tensors |= finished.tensors
         rows.append(finished.row(None))
         numbers[layer.name] = finished.number
-    return parts.write(0, tensors, tuple(rows), numbers)
+    return parts.write(0, streamed.names.written(tensors), tuple(rows), numbers)
 
 
 def _outside_work(job: Job, layer: LinearLayer, weight: Tensor) -> LayerWork:
@@ -129,7 +130,7 @@ def _make_block(job: Job, streamed: StreamedModel, parts: Parts, index: int, sam
                 parts.keep_samples(index + 1, samples)
         finally:
             making.release()
-    return parts.write(index + 1, tensors, rows, numbers)
+    return parts.write(index + 1, streamed.names.written(tensors), rows, numbers)
 
 
 class _BlockInTheMaking:
@@ -142,11 +143,12 @@ class _BlockInTheMaking:
         self._streamed = streamed
         self._index = index
         self._module = module
+        name = streamed.architecture.blocks[index]
         self._handles: list[Any] = []
         self._before: dict[str, Tensor] = {}
         self._errors: dict[str, float] = {}
         self._small = {name: value.detach().clone() for name, value in module.named_parameters() if value.ndim == 1}
-        self.activations = None if samples is None else BlockActivations(module, index, samples)
+        self.activations = None if samples is None else with_experts(BlockActivations(module, index, samples), name)
         layers = [layer for layer in streamed.architecture.in_block(index) if layer.name in job.selection.schemes]
         works = tuple(self._work(layer) for layer in layers)
         _refuse_nonfinite(works)
@@ -203,6 +205,8 @@ class _BlockInTheMaking:
         waiting for the garbage collector would keep every block that was ever made in memory."""
         for handle in self._handles:
             handle.remove()
+        if self.activations is not None:
+            self.activations.forget()
         self._before.clear()
         self._small.clear()
         for work in self.work.layers:

@@ -96,9 +96,9 @@ def _make_blocks(
     verification = verify(folder, expected, order.architecture, prompts, whole=whole_check)
     parts.finish()
     rows = {row.layer: row for record in records for row in record.rows}
-    checkpoint = open_checkpoint(order.source)
+    assert order.weights is not None  # something is quantized here
     stacks = (
-        stack_row(stack, order.recipe, stored_bytes=checkpoint.tensor_bytes(stack.name))
+        stack_row(stack, order.recipe, stored_bytes=order.weights.tensor_bytes(stack.name))
         for stack in order.architecture.stacks
     )
     return (*(rows[layer.name] for layer in order.architecture.linears), *stacks), verification
@@ -122,7 +122,7 @@ def job_of(order: Order, device: str, progress: Progress) -> Job:
 
 def expected_bytes(order: Order) -> int:
     """Size of all stored tensors of the variant, from shapes alone."""
-    checkpoint = open_checkpoint(order.source)
+    checkpoint = order.weights or open_checkpoint(order.source)
     schemes = order.selection.schemes
     quantized = {layer.name: layer for layer in order.architecture.linears if layer.name in schemes}
     total = 0

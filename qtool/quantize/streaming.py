@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from qtool.errors import ModelError
 from qtool.models.architecture import Architecture, describe_model
-from qtool.models.checkpoint import Checkpoint, open_checkpoint
+from qtool.models.checkpoint import Checkpoint
 from qtool.models.skeleton import empty_model
 from qtool.models.stored_format import read_weight, stored_formats
+from qtool.models.stored_names import StoredNames, open_as_used
 from qtool.models.stored_weights import StoredFormat, dequantize
+from qtool.models.unfolded import unfold
 from qtool.quantize.activations import quantize_inputs
 
 
@@ -33,12 +35,15 @@ class BlockCall:
 
 
 class StreamedModel:
-    """The model of a folder, quantized or not: structure in memory, weights on disk until they are needed. `dtype` is
-    what it computes in; None chooses."""
+    """The model of a folder, quantized or not: structure in memory, weights on disk until they are needed. Every matrix
+    is a linear layer of its own (see `unfold`), `checkpoint` has the model's names and `names` those of the files.
+    `dtype` is what it computes in; None chooses."""
 
     def __init__(self, folder: Path, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
-        self.checkpoint: Checkpoint = open_checkpoint(folder)
-        self.model: Any = empty_model(folder)
+        self.model: Any = unfold(empty_model(folder))
+        self.checkpoint: Checkpoint
+        self.names: StoredNames
+        self.checkpoint, self.names = open_as_used(folder, self.model)
         self.architecture: Architecture = describe_model(self.model)
         self.formats: dict[str, StoredFormat] = stored_formats(self.checkpoint, self.architecture.linears)
         self.device = device or torch.device("cpu")
@@ -166,26 +171,38 @@ def entering_blocks(model: Any, blocks: Sequence[str], ids: Tensor) -> tuple[Ten
     modules = [model.get_submodule(name) for name in blocks]
     calls = [BlockCall((), {}) for _ in modules]
     entering: list[Tensor] = []
-    passes_tuple: list[bool] = []
+    passes_tuple = _passes_tuple(model, modules[0], ids[:1, :2])  # two tokens: the block is not run on all for this
 
-    def record(index: int, original: Any) -> Any:
+    def record(index: int) -> Any:
         def forward(hidden: Tensor, *positional: Any, **named: Any) -> Any:
             calls[index] = BlockCall(positional, named)
             if index == 0:
                 entering.append(hidden)
-                passes_tuple.append(isinstance(original(hidden, *positional, **named), tuple))
             if index == len(modules) - 1:
                 raise _Seen
-            return (hidden,) if passes_tuple[0] else hidden
+            return (hidden,) if passes_tuple else hidden
 
         return forward
 
     with contextlib.ExitStack() as stack:
         for index, module in enumerate(modules):
-            stack.enter_context(_replaced_forward(module, record(index, module.forward)))
+            stack.enter_context(_replaced_forward(module, record(index)))
         with contextlib.suppress(_Seen):
             model(ids, use_cache=False)
     return entering[0], calls
+
+
+def _passes_tuple(model: Any, block: nn.Module, ids: Tensor) -> bool:
+    found: list[bool] = []
+    original = block.forward
+
+    def forward(*positional: Any, **named: Any) -> Any:
+        found.append(isinstance(original(*positional, **named), tuple))
+        raise _Seen
+
+    with _replaced_forward(block, forward), contextlib.suppress(_Seen):
+        model(ids, use_cache=False)
+    return found[0]
 
 
 def empty(module: nn.Module) -> None:

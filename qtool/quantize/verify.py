@@ -12,11 +12,13 @@ from torch import Tensor
 from qtool.errors import ModelError, QuantizationError
 from qtool.models.architecture import Architecture
 from qtool.models.checkpoint import open_checkpoint
-from qtool.models.skeleton import quiet_transformers
+from qtool.models.skeleton import empty_model, quiet_transformers
 from qtool.models.stored_format import read_weight, stored_formats
+from qtool.models.stored_names import open_as_used
 from qtool.models.stored_weights import dequantize
+from qtool.models.unfolded import unfold
 from qtool.quantize.formats import LayerScheme
-from qtool.quantize.lint import lint
+from qtool.quantize.lint import lint, unread_by_transformers
 from qtool.quantize.parts import PartRecord, tensor_digest
 from qtool.quantize.streaming import StreamedModel
 from qtool.records.variant import Verification
@@ -54,7 +56,8 @@ def verify(
     notes = list(lint(architecture, expected.schemes, expected.layout))
     difference = 0.0
     ids = torch.tensor([list(prompt[:_PROMPT_TOKENS]) for prompt in prompts], dtype=torch.long)
-    readable = expected.layout == "compressed-tensors"
+    cannot = unread_by_transformers(architecture, expected.schemes, expected.layout)
+    readable = expected.layout == "compressed-tensors" and cannot is None
     unread = "format" if not readable else "as asked" if whole is False else "too little memory"
     if whole is None:
         whole = readable and _fits(architecture)
@@ -84,6 +87,7 @@ def prompts_of(sequences: Sequence[Sequence[int]], vocabulary: int) -> tuple[tup
 
 def _compare_tensors(folder: Path, expected: Expected, architecture: Architecture) -> tuple[int, int]:
     checkpoint = open_checkpoint(folder)
+    used, _ = open_as_used(folder, unfold(empty_model(folder)))
     digests = {name: digest for part in expected.parts for name, digest in part.digests.items()}
     if set(checkpoint.names) != set(digests):
         odd = sorted(set(checkpoint.names) ^ set(digests))
@@ -91,13 +95,13 @@ def _compare_tensors(folder: Path, expected: Expected, architecture: Architectur
     for name, digest in digests.items():
         if tensor_digest(checkpoint.tensor(name)) != digest:
             raise QuantizationError(f"{folder}: tensor {name!r} is not what was in memory; the disk may be failing")
-    formats = stored_formats(checkpoint, architecture.linears)
+    formats = stored_formats(used, architecture.linears)
     numbers = {layer: digest for part in expected.parts for layer, digest in part.numbers.items()}
     if set(formats) != set(numbers):
         odd = sorted(set(formats) ^ set(numbers))
         raise QuantizationError(f"{folder}: config.json does not match the quantized layers, first {odd[0]!r}")
     for layer, digest in numbers.items():
-        if tensor_digest(dequantize(read_weight(checkpoint, layer, formats[layer]))) != digest:
+        if tensor_digest(dequantize(read_weight(used, layer, formats[layer]))) != digest:
             raise QuantizationError(f"{folder}: {layer} does not mean the numbers that were computed")
     if checkpoint.bytes != expected.bytes:
         raise QuantizationError(f"{folder}: holds {checkpoint.bytes} bytes of tensors where {expected.bytes} belong")

@@ -8,7 +8,7 @@ import torch
 from tiny_model import make_tiny_gpt2, make_tiny_llama
 
 from qtool.errors import ModelError
-from qtool.models.architecture import describe
+from qtool.models.architecture import describe, describe_model
 from qtool.models.checkpoint import open_checkpoint
 from qtool.models.skeleton import empty_model, load_base
 
@@ -32,13 +32,16 @@ def test_every_layer_has_its_weight_in_the_checkpoint(tmp_path: Path) -> None:
         for layer in describe(folder).linears:
             if layer.name == "lm_head" and layer.weight not in checkpoint.names:
                 continue  # tied to the embedding
-            stored = (layer.columns, layer.rows) if layer.transposed else (layer.rows, layer.columns)
+            stored = (layer.columns, layer.rows) if layer.turned else (layer.rows, layer.columns)
             assert checkpoint.shape(layer.weight) == stored
 
 
-def test_gpt2_layers_are_transposed(tmp_path: Path) -> None:
-    layer = describe(make_tiny_gpt2(tmp_path / "gpt2")).layer("transformer.h.0.attn.c_attn")
-    assert (layer.rows, layer.columns, layer.transposed, layer.bias) == (192, 64, True, True)
+def test_gpt2_layers_are_transposed_until_they_are_turned(tmp_path: Path) -> None:
+    folder, name = make_tiny_gpt2(tmp_path / "gpt2"), "transformer.h.0.attn.c_attn"
+    layer = describe_model(empty_model(folder)).layer(name)
+    assert (layer.rows, layer.columns, layer.transposed, layer.turned, layer.bias) == (192, 64, True, False, True)
+    layer = describe(folder).layer(name)
+    assert (layer.rows, layer.columns, layer.transposed, layer.turned, layer.bias) == (192, 64, False, True, True)
 
 
 def test_empty_model_given_its_weights_answers_like_the_base(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_model import make_tiny_gpt2, make_tiny_llama, make_tiny_mixtral
+from tiny_model import make_tiny_llama
 
 from qtool.errors import MismatchError, NumericError, PlanError, QtoolError, QuantizationError, StoreError, UnknownName
 from qtool.models.checkpoint import open_checkpoint, weights_digest
@@ -177,11 +177,6 @@ def test_impossible_recipes_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_transposed_layers_are_refused(make: Make, tmp_path: Path) -> None:
-    with pytest.raises(QuantizationError, match="Conv1D"):
-        make(Recipe("w8a16", "rtn"), model=make_tiny_gpt2(tmp_path / "gpt2"))
-
-
 def test_head_that_is_the_embedding_is_refused(make: Make, tmp_path: Path) -> None:
     with pytest.raises(QuantizationError, match="shares its weight with the embedding"):
         make(Recipe("w8a16", "rtn", skip=()), model=make_tiny_llama(tmp_path / "tied", tied=True))
@@ -275,22 +270,3 @@ def test_model_in_half_precision_passes_the_whole_check(make: Make, tmp_path: Pa
     verification = make(Recipe("w4a16", "rtn", group_size=32), model=model, whole_check=True).verification
     assert verification is not None
     assert verification.logits_max_difference < 0.01  # same products in the same type; other sums at most
-
-
-def test_experts_in_one_tensor_are_listed_as_kept_and_count(make: Make, tmp_path: Path) -> None:
-    model = make_tiny_mixtral(tmp_path / "mixtral", joined=True)
-    variant = make(Recipe("w8a16", "rtn"), model=model)
-    stacks = [row for row in variant.layers if row.method_used == "kept"]
-    assert [row.layer for row in stacks] == [
-        f"model.layers.{block}.mlp.experts.{name}" for block in (0, 1) for name in ("gate_up_proj", "down_proj")
-    ]
-    assert all("4 experts in one tensor" in row.reason for row in stacks)
-    assert variant.fallbacks == 4
-    with pytest.raises(QuantizationError, match=r"4 of 12 layers fell back .* 4 experts in one tensor"):
-        make(Recipe("w8a16", "rtn"), model=model, name="strict", strict=0.0)
-
-
-def test_experts_stored_apart_are_refused_before_any_work(make: Make, tmp_path: Path) -> None:
-    with pytest.raises(QuantizationError, match="stores each expert apart where transformers joins 4 into one"):
-        make(Recipe("w8a16", "rtn"), model=make_tiny_mixtral(tmp_path / "mixtral", joined=False))
-    assert not (tmp_path / "variant.partial").exists()
