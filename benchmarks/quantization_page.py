@@ -8,11 +8,13 @@ from quantization_rows import Measured, Row, kl, lowest, ratio
 
 OWN = "qtool "
 _GRADIENT = "autoround"
-_WITHIN = 1.05  # of auto-round's, as the goal says
+_W8A8_PEER = "llmcompressor:smoothquant"
+_SAME_SIZE = 1.03  # peers that store zero points or an index of groups beside the same codes count as no larger
 _HOW = """\
 KL is the divergence from the unquantized model in nats a token, with a 95 % interval by resampling sequences (4,000
 draws). "of best peer" is the ratio to the peer that takes no gradient and has the lowest KL of its table, drawn from
-the same sequences for both; the reference was picked after seeing the numbers, and no interval is corrected for the
+the same sequences for both; that peer, and our row in the sentences below a table, were picked after seeing the
+numbers, and no interval is corrected for the
 number of rows. Everything else is a point value. Seconds are those that the processor spent, imports included."""
 
 
@@ -66,25 +68,28 @@ def _times(base: Row, rest: Sequence[Row]) -> Iterator[str]:
 
 
 def _goal(rows: Sequence[Row], best: Row | None) -> Iterator[str]:
+    """The lowest of our rows beside the peers that the goal names, a sentence each."""
     own = lowest([row for row in rows if row.method.startswith(OWN)])
-    if own is None:
+    if own is None or own.bytes is None:
         return
-    lines = []
-    if best is not None:
-        found = ratio(own, best)
-        if found is not None:
-            words = "lower" if found.high < 1 else "higher" if found.low > 1 else "not told apart"
-            lines.append(f"{own.method} against {best.method}: {_interval(found)}, {words}.")
-    tuned = lowest([row for row in rows if row.method.startswith(_GRADIENT)])
-    if tuned is not None:
-        found = ratio(own, tuned)
-        if found is not None:
-            words = "within" if found.value <= _WITHIN else "not within"
-            if found.low <= _WITHIN < found.high:
-                words += " by the point value; the interval holds both answers,"
-            lines.append(
-                f"{own.method} against {tuned.method}, which follows gradients: {_interval(found)}, {words} 5 %."
-            )
+    no_larger = [
+        row for row in rows if _plain_peer(row) and row.bytes is not None and row.bytes <= own.bytes * _SAME_SIZE
+    ]
+    others = {
+        "": best,
+        ", the best that is no larger": lowest(no_larger),
+        ", which the goal at w8a8 names": next(
+            (row for row in rows if row.method == _W8A8_PEER and row.divergences), None
+        ),
+        ", which follows gradients": lowest([row for row in rows if row.method.startswith(_GRADIENT)]),
+    }
+    lines, named = [], set[str]()
+    for words, other in others.items():
+        found = None if other is None or other.method in named else ratio(own, other)
+        if other is not None and found is not None:
+            named.add(other.method)
+            judged = "lower" if found.high < 1 else "higher" if found.low > 1 else "not told apart"
+            lines.append(f"{own.method} against {other.method}{words}: {_interval(found)}, {judged}.")
     if lines:
         yield ""
         yield " ".join(lines)
