@@ -14,8 +14,8 @@ _HOW = """\
 KL is the divergence from the unquantized model in nats a token, with a 95 % interval by resampling sequences (4,000
 draws). "of best peer" is the ratio to the peer that takes no gradient and has the lowest KL of its table, drawn from
 the same sequences for both; that peer, and our row in the sentences below a table, were picked after seeing the
-numbers, and no interval is corrected for the
-number of rows. Everything else is a point value. Seconds are those that the processor spent, imports included."""
+numbers, and no interval is corrected for the number of rows. Everything else is a point value. Seconds are those that
+the processor spent, imports included."""
 
 
 def page(rows: Sequence[Row], about: str) -> str:
