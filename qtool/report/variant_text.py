@@ -62,9 +62,10 @@ def _totals(variant: Variant) -> list[str]:
     kept = len(variant.layers) - len(quantized)
     worst = max(quantized, key=_error)
     kind = "output" if worst.output_error is not None else "weight"
+    known = variant.recipe.method != "imported"  # of what was made elsewhere nobody measured the errors
     return [
         f"  {count_text(len(quantized), 'layer')} quantized, {kept} kept, {count_text(variant.fallbacks, 'fallback')}",
-        f"  largest {kind} error: {_error(worst):.4f} in {worst.layer}",
+        *([f"  largest {kind} error: {_error(worst):.4f} in {worst.layer}"] if known else []),
         *(f"  {count_text(count, 'layer')}: {reason}" for reason, count in _reasons(variant.layers)),
     ]
 

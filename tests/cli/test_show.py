@@ -75,6 +75,14 @@ def test_many_inputs_are_cut_to_those_that_matter(tmp_path: Path):
     assert describe(run / "calibration").text.endswith("(8 more layers in --json)")
 
 
+def test_no_error_is_named_of_what_was_made_elsewhere(tmp_path: Path):
+    made = read_json(Variant, write_run(tmp_path / "demo") / "variants" / "w4a16" / "variant.json")
+    assert "largest weight error" in variant_text(made)
+    imported = replace(made, recipe=replace(made.recipe, method="imported"), verification=None)
+    assert "largest" not in variant_text(imported)
+    assert "not verified: made elsewhere" in variant_text(imported)
+
+
 def test_evaluations_and_latency_and_a_finished_run(tmp_path: Path):
     run = write_run(tmp_path / "demo")
     (run / "evaluations" / "w8a16" / "arithmetic.items.jsonl").write_text("")
