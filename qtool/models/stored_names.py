@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from qtool.errors import ModelError
 from qtool.models.checkpoint import Checkpoint, open_checkpoint
 from qtool.models.safetensors_header import StoredTensor
-from qtool.models.unfolded import Experts, TurnedLinear
+from qtool.models.skeleton import empty_model
+from qtool.models.unfolded import Experts, TurnedLinear, unfold
 
 _USED_PARTS = ("gate_proj", "down_proj", "up_proj")
 _OLD_PARTS = ("w1", "w2", "w3")
@@ -102,6 +103,11 @@ def open_as_used(folder: Path, model: nn.Module) -> tuple[Checkpoint, StoredName
         else:
             entries[used] = entry
     return Checkpoint(folder, checkpoint.config, entries), names
+
+
+def weights_as_used(folder: Path) -> Checkpoint:
+    """The weights in `folder` by the names of its model after `unfold`."""
+    return open_as_used(folder, unfold(empty_model(folder)))[0]
 
 
 def _apart(folder: Path, used: str, entry: StoredTensor, experts: int) -> dict[str, StoredTensor]:

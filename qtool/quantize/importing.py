@@ -11,7 +11,9 @@ from qtool.models.checkpoint import INDEX_NAME, Checkpoint, identify, open_check
 from qtool.models.checkpoint import weights_digest as digest_of
 from qtool.models.skeleton import empty_model
 from qtool.models.stored_format import read_weight, stored_formats, stored_names
+from qtool.models.stored_names import weights_as_used
 from qtool.models.stored_weights import StoredFormat, dequantize
+from qtool.models.unfolded import unfold
 from qtool.progress import Progress
 from qtool.quantize.folder import MANIFEST
 from qtool.quantize.ledger import kept_row, nonfinite
@@ -35,7 +37,7 @@ def import_variant(
     """
     started = time.monotonic()
     reset_peak()
-    checkpoint = open_checkpoint(folder)
+    checkpoint = weights_as_used(folder)
     architecture = describe(folder)
     formats = stored_formats(checkpoint, architecture.linears)
     _check_names(checkpoint, architecture, formats)
@@ -61,7 +63,7 @@ def import_variant(
             layers=tuple(rows),
             verification=None,
             fallbacks=0,
-            bytes=checkpoint.bytes,
+            bytes=open_checkpoint(folder).bytes,
             seconds=time.monotonic() - started,
             peak_memory_bytes=peak_bytes(),
             qtool_version=__version__,
@@ -72,7 +74,7 @@ def import_variant(
 
 def _check_names(checkpoint: Checkpoint, architecture: Architecture, formats: dict[str, StoredFormat]) -> None:
     """Every tensor the model needs must be there, and nothing else: codes nobody reads are a model loaded wrongly."""
-    wanted = {name for name, _ in empty_model(checkpoint.folder).named_parameters(remove_duplicate=False)}
+    wanted = {name for name, _ in unfold(empty_model(checkpoint.folder)).named_parameters(remove_duplicate=False)}
     if architecture.tied:
         wanted.discard(f"{architecture.head}.weight")
     allowed = set(wanted) | {f"{architecture.head}.weight"}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from qtool.models.architecture import describe
 from qtool.models.checkpoint import open_checkpoint
+from qtool.models.stored_names import weights_as_used
 from qtool.progress import Progress
 from qtool.quantize.formats import LayerScheme
 from qtool.quantize.layer_policy import Overrides, ladder, within_budget
@@ -30,7 +31,7 @@ def eight_bit_sizes(model: Path, recipe: Recipe) -> dict[str, int]:
     """Size of each layer in 8-bit weights; empty where the recipe's own scheme is no smaller."""
     if recipe.scheme != "w4a16" or recipe.format != "compressed-tensors":
         return {}
-    checkpoint = open_checkpoint(model)
+    checkpoint = weights_as_used(model)
     architecture = describe(model)
     scheme = LayerScheme("w8a16", recipe.group_size, recipe.symmetric, "none")
     chosen = select(architecture, recipe).schemes

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from qtool import __version__
 from qtool.errors import PlanError
 from qtool.models.architecture import Architecture, LinearLayer, describe_model
-from qtool.models.checkpoint import identify, open_checkpoint
+from qtool.models.checkpoint import identify
 from qtool.models.skeleton import load_base
+from qtool.models.stored_names import weights_as_used
 from qtool.models.stored_weights import dequantize
+from qtool.models.unfolded import unfold
 from qtool.progress import Progress
 from qtool.quantize.activations import quantize_inputs
 from qtool.quantize.formats import LayerScheme, layer_bytes, scale_dtype
@@ -84,12 +86,12 @@ def measure(
         problems.append("calibration: holds no token sequences to measure with")
     if problems:
         raise PlanError([f"sensitivity: {problem}" for problem in problems])
-    loaded = load_base(model)
+    loaded = unfold(load_base(model))
     architecture = describe_model(loaded)
     selection = select(architecture, recipe)
     bench = _Bench(loaded, selection, recipe, sequences)
     units = list(_units(architecture, selection))
-    identity, checkpoint = identify(model), open_checkpoint(model)
+    identity, checkpoint = identify(model), weights_as_used(model)
     trials = TrialLog(kept, record_digest({"model": identity.weights_digest, "recipe": recipe, "rows": bench.rows}))
     with progress.track("measuring layers", 2 * len(units) + 1, "trials") as advance:
         everything = [layer for unit in units for layer in unit]
@@ -191,5 +193,5 @@ def _units(architecture: Architecture, selection: Selection) -> Iterator[list[Li
     groups: dict[str, list[LinearLayer]] = {}
     for layer in architecture.linears:
         if layer.name in selection.schemes:
-            groups.setdefault(layer.fused_group[0] if layer.fused_group else layer.name, []).append(layer)
+            groups.setdefault(layer.experts or (*layer.fused_group, layer.name)[0], []).append(layer)
     yield from groups.values()

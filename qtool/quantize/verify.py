@@ -12,11 +12,10 @@ from torch import Tensor
 from qtool.errors import ModelError, QuantizationError
 from qtool.models.architecture import Architecture
 from qtool.models.checkpoint import open_checkpoint
-from qtool.models.skeleton import empty_model, quiet_transformers
+from qtool.models.skeleton import quiet_transformers
 from qtool.models.stored_format import read_weight, stored_formats
-from qtool.models.stored_names import open_as_used
+from qtool.models.stored_names import weights_as_used
 from qtool.models.stored_weights import dequantize
-from qtool.models.unfolded import unfold
 from qtool.quantize.formats import LayerScheme
 from qtool.quantize.lint import lint, unread_by_transformers
 from qtool.quantize.parts import PartRecord, tensor_digest
@@ -87,7 +86,7 @@ def prompts_of(sequences: Sequence[Sequence[int]], vocabulary: int) -> tuple[tup
 
 def _compare_tensors(folder: Path, expected: Expected, architecture: Architecture) -> tuple[int, int]:
     checkpoint = open_checkpoint(folder)
-    used, _ = open_as_used(folder, unfold(empty_model(folder)))
+    used = weights_as_used(folder)
     digests = {name: digest for part in expected.parts for name, digest in part.digests.items()}
     if set(checkpoint.names) != set(digests):
         odd = sorted(set(checkpoint.names) ^ set(digests))
