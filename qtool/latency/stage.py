@@ -11,11 +11,12 @@ from qtool.errors import UsageError
 from qtool.latency.bench_serve import bench_serve
 from qtool.latency.cold_start import ColdStart, Trial, cold_start
 from qtool.latency.machine import load_average, machine_state, measured_bandwidth
+from qtool.latency.roofline import bandwidth_share, step_bytes
 from qtool.latency.rounds import Subject, label, requests_at, time_level
 from qtool.latency.timing import Limits, Load, summarize
 from qtool.models.locate import is_url
 from qtool.progress import Progress
-from qtool.records.latency import LatencyProfile, LoadLevel
+from qtool.records.latency import LatencyProfile
 from qtool.records.plan import LatencySettings
 from qtool.records.variant import Variant
 from qtool.store.codec import read_json
@@ -128,7 +129,7 @@ def _profile(
         qtool_version=__version__,
         cache_bytes=int(getattr(engine, "cache_bytes", 0)),
         bandwidth_bytes_per_second=bandwidth or None,
-        roofline_ratio=_roofline(levels, _step_bytes(subject.folder, weight_bytes), bandwidth),
+        roofline_ratio=bandwidth_share(levels, step_bytes(subject.folder, weight_bytes), bandwidth),
         notes=(*getattr(engine, "notes", ()), *subject.notes),
         peak_gpu_bytes=start.peak_gpu_bytes,
     )
@@ -141,27 +142,6 @@ def _note_slots(subjects: list[Subject], most: int) -> None:
             subject.notes.append(
                 f"{slots} requests run at once here; above that they wait, and waiting is in the times"
             )
-
-
-def _step_bytes(folder: Path, weight_bytes: int) -> int:
-    """What decoding one token reads: all weights but an embedding table of its own, of which it reads one row."""
-    if not weight_bytes:
-        return 0
-    from qtool.models.architecture import describe
-    from qtool.models.checkpoint import open_checkpoint
-
-    architecture, checkpoint = describe(folder), open_checkpoint(folder)
-    table = f"{architecture.embedding}.weight"
-    shared = architecture.tied or table not in checkpoint.names
-    return weight_bytes if shared else weight_bytes - checkpoint.tensor_bytes(table)
-
-
-def _roofline(levels: tuple[LoadLevel, ...], step_bytes: int, bandwidth: float) -> float | None:
-    """Share of the measured bandwidth that decoding one request at a time moves: its weights once for each token."""
-    single = next((level for level in levels if level.concurrency == 1 and level.arrivals == "closed"), None)
-    if single is None or not step_bytes or single.tpot[0].value_ms is None:
-        return None
-    return step_bytes / (single.tpot[0].value_ms / 1e3) / bandwidth
 
 
 def _digest(folder: Path) -> str:

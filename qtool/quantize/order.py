@@ -55,9 +55,9 @@ def prepare(model: Path, recipe: Recipe, *, name: str, calibration: Path | None,
         raise PlanError([f"variant {name}: {problem}" for problem in problems])
     method = catalog.load(METHODS, recipe.method, kind="method")
     needs: Needs = method.NEEDS
-    if calibration is None and option(recipe, BUDGET, ""):
-        raise PlanError([f"variant {name}: a budget is kept by measuring layers; give --calibration DIR"])
-    if calibration is not None:
+    if option(recipe, BUDGET, ""):
+        if calibration is None:
+            raise PlanError([f"variant {name}: a budget is kept by measuring layers; give --calibration DIR"])
         recipe = resolved(model, recipe, measuring_rows(model, calibration), progress)
     if needs.package is not None:
         catalog.require(needs.package[0], needed_by=f"method {recipe.method!r}", extra=needs.package[1])
