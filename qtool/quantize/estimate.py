@@ -1,5 +1,6 @@
 """What a variant will cost, from one block that is really made: `--plan-only`."""
 
+import math
 import tempfile
 import time
 from dataclasses import dataclass
@@ -57,9 +58,11 @@ def estimate(
 
 def estimate_text(found: Estimate) -> str:
     """The estimate in a few lines."""
+    seconds = math.ceil(60 * found.minutes)
+    duration = f"{found.minutes:.1f} minutes" if seconds >= 60 else f"{seconds} second{'s' if seconds > 1 else ''}"
     return (
         f"{found.name}: {found.blocks} blocks, {found.block_seconds:.1f} s measured for the first\n"
-        f"  time    about {found.minutes:.1f} minutes\n"
+        f"  time    about {duration}\n"
         f"  memory  about {found.peak_memory_bytes / 2**20:,.0f} MiB at most\n"
         f"  disk    {found.disk_bytes / 2**20:,.1f} MiB, of which {found.samples_bytes / 2**20:,.1f} MiB only meanwhile"
     )

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,8 @@ def test_plan_only_measures_one_block_and_leaves_nothing(llama: Path, calibratio
     assert found.blocks == 2
     assert found.block_seconds > 0
     assert found.minutes == pytest.approx(found.block_seconds * 2 / 60)
+    assert "about 0" not in estimate_text(found)
+    assert "2.5 minutes" in estimate_text(replace(found, minutes=2.5))
     assert found.peak_memory_bytes > 1 << 20
     assert found.samples_bytes > 0
     assert "about" in estimate_text(found)
