@@ -57,7 +57,9 @@ def verify(
     ids = torch.tensor([list(prompt[:_PROMPT_TOKENS]) for prompt in prompts], dtype=torch.long)
     cannot = unread_by_transformers(architecture, expected.schemes, expected.layout)
     readable = expected.layout == "compressed-tensors" and cannot is None
-    unread = "format" if not readable else "as asked" if whole is False else "too little memory"
+    unread = "as asked" if whole is False else "too little memory"
+    if not readable:
+        unread = "for the reason above" if cannot else "format"
     if whole is None:
         whole = readable and _fits(architecture)
     if whole and readable:
