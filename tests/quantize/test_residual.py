@@ -1,5 +1,7 @@
 """What the residual stream lacks is known where branches are plainly added, and nowhere else."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +11,10 @@ from torch import Tensor, nn
 from qtool.models.architecture import LinearLayer
 from qtool.quantize.contract import Grid, LayerWork
 from qtool.quantize.moments import second_moments
+from qtool.quantize.residual import Branch
 from qtool.quantize.samples import BlockActivations, Samples
 from qtool.quantize.streaming import BlockCall
+from qtool.records.variant import Recipe, Variant
 
 WIDTH, ROWS, TOKENS = 8, 3, 16
 
@@ -87,3 +91,33 @@ def test_a_block_built_otherwise_falls_back_to_the_drift_of_inputs(change: str) 
     assert len(inputs[works[2].name]) >= 2
     if change != "experts":
         assert second_moments(found, works[2], inputs[works[2].name]).drift is not None
+
+
+@pytest.mark.parametrize("recipe", [Recipe("w4a16", "gptq", 32), Recipe("w8a8", "gptq", activations="dynamic")])
+def test_what_is_known_of_a_block_changes_nothing_but_the_time(
+    recipe: Recipe, make: Callable[..., Variant], calibration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int] = []
+    standing_in = Branch.standing_in
+
+    def counting(branch: Branch, batch: int) -> Any:
+        used.append(batch)
+        return standing_in(branch, batch)
+
+    monkeypatch.setattr(Branch, "standing_in", counting)
+    short = make(recipe, calibration=calibration, name="short")
+    assert used
+    monkeypatch.setattr(Branch, "can_stand_in", lambda branch: False)
+    whole = make(recipe, calibration=calibration, name="whole")
+    assert short.weights_digest == whole.weights_digest
+
+
+def test_a_branch_whose_weight_was_replaced_is_run_again() -> None:
+    block = Block()
+    found, (query, attention, last) = activations(block, drift=0.25)
+    assert found.base_inputs([query, attention, last]) is not None
+    found.visit_missing(attention, lambda _, missing: None)
+    branch = found._stream.attention()  # type: ignore[union-attr]
+    assert branch.holds()
+    block.q_proj.weight = torch.nn.Parameter(block.q_proj.weight.clone())
+    assert not branch.holds()
