@@ -26,7 +26,7 @@ ALLOWED_WITHIN_LAYER = {
     ("kernels", "models"),
     ("data", "models"),
     ("data", "reference"),
-    ("formats", "models"),
+    ("formats", "models"), ("models", "formats"),
 }
 
 

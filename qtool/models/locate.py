@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from qtool import reference
+from qtool import catalog, reference
 from qtool.errors import ModelError, UnknownName
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -25,6 +25,8 @@ def locate(model: str) -> Path:
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
+    if folder.is_file() and folder.suffix == ".gguf":
+        return _from_gguf(folder)
     if folder.exists():
         raise ModelError(f"{model}: is a file; give the model's folder")
     if model in reference.names():
@@ -39,6 +41,14 @@ def locate(model: str) -> Path:
 def is_url(model: Path) -> bool:
     """Whether `model` is a server's address and not a folder (a Path folds the two slashes into one)."""
     return str(model).startswith(("http:/", "https:/"))
+
+
+def _from_gguf(file: Path) -> Path:
+    """The folder made of a GGUF file, which the user's cache keeps."""
+    catalog.require("gguf", needed_by=file.name, extra="gguf")
+    from qtool.formats.gguf.take_in import folder_of
+
+    return folder_of(file)
 
 
 def _from_hub(model: str) -> Path:
