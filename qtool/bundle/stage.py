@@ -12,6 +12,7 @@ from qtool.bundle.settings import best_level, deploy_settings, runtime_settings
 from qtool.progress import Progress
 from qtool.records.bundle import Bundle, GoldenPrompt
 from qtool.records.report import ReportRow
+from qtool.records.unverified import refuse_unverified
 from qtool.store.codec import read_json_object
 from qtool.store.run_directory import new_folder, write_record
 
@@ -19,12 +20,22 @@ FORMAT_VERSION = 1
 _STEPS = 4
 
 
-def bundle(run: Path, *, variant: str | None, output: Path | None, progress: Progress, replace: bool = False) -> Bundle:
+def bundle(
+    run: Path,
+    *,
+    variant: str | None,
+    output: Path | None,
+    progress: Progress,
+    replace: bool = False,
+    allow_unverified: bool = False,
+) -> Bundle:
     """Writes the bundle of `variant`, or of the recommended one, into a new folder and returns its manifest.
 
-    Raises UsageError where none is recommended or named, MismatchError where the variant is not what was evaluated.
+    Raises UsageError where none is recommended or named, MismatchError where the variant is not what was evaluated,
+    UnverifiedVariant where its verification failed, unless `allow_unverified` takes it all the same.
     """
     row, chosen = choose(read_report(run), variant)
+    refuse_unverified(row.variant, run / "variants" / row.variant.name, allowed=allow_unverified)
     source = run / "variants" / row.variant.name
     with (
         progress.track("bundle", _STEPS, "steps") as advance,

@@ -41,6 +41,9 @@ def command(
     generate_all: Annotated[
         bool, typer.Option("--generate-all", help="Generate every answer, also where one pass would tell it.")
     ] = False,
+    allow_unverified: Annotated[
+        bool, typer.Option("--allow-unverified", help="Take a variant whose verification failed.")
+    ] = False,
     unsafe_code: Annotated[
         bool, typer.Option("--unsafe-code", help="Run code that the model writes without a sandbox.")
     ] = False,
@@ -73,6 +76,7 @@ def command(
             backend=backend,
             forcing=not generate_all,
             tokenizer=None if tokenizer is None else locate(tokenizer),
+            allow_unverified=allow_unverified,
         ),
     )
     found = fulfil(order, stage_progress(quiet))

@@ -116,8 +116,31 @@ class Engine(Protocol):
     """A model that is ready to answer. Not thread-safe: one thread owns it.
 
     `submit` validates and raises RequestError for that request alone; `step` advances every running request by at most
-    one token and never raises for what a request contains.
+    one token and never raises for what a request contains. `kernels` are the layers with the product each runs on,
+    `simulated` says that some have none here and their times mean nothing, `notes` what a user must know of how it
+    runs; a remote engine's weights and cache lie elsewhere: 0 bytes.
     """
+
+    @property
+    def kernels(self) -> tuple[tuple[str, str], ...]: ...
+
+    @property
+    def weight_bytes(self) -> int: ...
+
+    @property
+    def cache_bytes(self) -> int: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def simulated(self) -> bool: ...
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]: ...
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from qtool.engine.contract import Engine
 from qtool.evaluate.contract import Language
 from qtool.models.locate import is_url
+from qtool.progress import Progress
+from qtool.records.unverified import refuse_unverified
 from qtool.records.variant import Variant
 from qtool.store.codec import read_json
 
@@ -19,7 +21,7 @@ class Settings:
 
     `floor_share` is the time for the noise floor as a share of the evaluation's own; 0 leaves it out. `forcing` allows
     an item to be decided in one pass where that gives the answer that would have been generated. `tokenizer` is the
-    folder whose tokenizer a server's model has.
+    folder whose tokenizer a server's model has. `allow_unverified` takes a variant whose verification failed.
     """
 
     chat: bool = False
@@ -32,6 +34,7 @@ class Settings:
     floor_share: float = 0.25
     forcing: bool = True
     tokenizer: Path | None = None
+    allow_unverified: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,8 @@ Opener = Callable[[Path, Settings], tuple[Engine, Language]]
 def identify(folder: Path, settings: Settings = DEFAULTS) -> Subject:
     """Who the model in `folder` is, from `variant.json` where it has one, or who answers where it is an address.
 
-    Raises ModelError where it is no model, CapacityError where no server answers.
+    Raises ModelError where it is no model, UnverifiedVariant where it was found wrong when it was made, CapacityError
+    where no server answers.
     """
     if is_url(folder):
         from qtool.evaluate.remote import identify_remote
@@ -65,6 +69,7 @@ def identify(folder: Path, settings: Settings = DEFAULTS) -> Subject:
     manifest = folder / "variant.json"
     if manifest.is_file():
         variant = read_json(Variant, manifest)
+        refuse_unverified(variant, folder, allowed=settings.allow_unverified)
         return Subject(
             folder=folder,
             name=variant.name,
@@ -109,6 +114,18 @@ def open_folder(folder: Path, settings: Settings) -> tuple[Engine, Language]:
         context_tokens=settings.context_tokens,
     )
     return engine, language
+
+
+def saying_notes(opener: Opener, progress: Progress) -> Opener:
+    """`opener` that tells, when it opens an engine, what one must know of that engine."""
+
+    def opened(folder: Path, settings: Settings) -> tuple[Engine, Language]:
+        engine, language = opener(folder, settings)
+        for note in engine.notes:
+            progress.note(f"{folder.name}: {note}")
+        return engine, language
+
+    return opened
 
 
 class LazyModel:
@@ -178,6 +195,9 @@ class _Unclosed:
     def __init__(self, engine: Engine) -> None:
         self.score, self.submit, self.step = engine.score, engine.submit, engine.step
         self.abort, self.status = engine.abort, engine.status
+        self.kernels, self.weight_bytes, self.cache_bytes = engine.kernels, engine.weight_bytes, engine.cache_bytes
+        self.notes, self.simulated = engine.notes, engine.simulated
+        self.device, self.dtype = engine.device, engine.dtype
 
     def close(self) -> None:
         """Nothing: the owner does it."""

@@ -17,7 +17,17 @@ from qtool.evaluate.conclude import conclude
 from qtool.evaluate.contract import Question, Scorer
 from qtool.evaluate.floor import measure_floor, read_floor, write_floor
 from qtool.evaluate.metrics import load_metric
-from qtool.evaluate.model import DEFAULTS, Opener, Settings, Subject, for_server, identify, lazily, open_folder
+from qtool.evaluate.model import (
+    DEFAULTS,
+    Opener,
+    Settings,
+    Subject,
+    for_server,
+    identify,
+    lazily,
+    open_folder,
+    saying_notes,
+)
 from qtool.evaluate.rounding import measure_noise, read_noise, write_noise
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation, ItemResult
@@ -89,7 +99,7 @@ def evaluate_asked(
     baseline: Path | None,
     progress: Progress,
     settings: Settings = DEFAULTS,
-    opener: Opener = open_folder,
+    opener: Opener | None = None,
 ) -> tuple[Evaluation, ...]:
     """One finished evaluation for each of `asked`, in `output`; the model is opened at most once, for all of them.
 
@@ -98,6 +108,7 @@ def evaluate_asked(
     """
     subject = identify(variant, settings)
     settings = for_server(settings) if subject.remote else settings
+    opener = opener or saying_notes(open_folder, progress)
     if baseline is not None:
         for each in asked:
             _check_baseline(subject, each, baseline)

@@ -57,7 +57,12 @@ class LedgerRow:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was compared when the variant was opened again from disk before it was called done."""
+    """What was compared when the variant was opened again from disk before it was called done.
+
+    `logits_prompts` is 0 where no logits were compared with transformers' own. `problem` says what was found wrong:
+    such a variant is kept to be looked at, and is refused where it would be used. `engine_tokens` is how many tokens
+    the engine generated with it.
+    """
 
     tensors_compared: int
     tensors_bit_identical: int
@@ -66,6 +71,8 @@ class Verification:
     bytes_expected: int
     bytes_on_disk: int
     lint: tuple[str, ...] = ()
+    engine_tokens: int = 0
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

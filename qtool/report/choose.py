@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from qtool.records.evaluation import Evaluation
 from qtool.records.plan import Budget
 from qtool.records.report import Recommendation, ReportRow
+from qtool.records.unverified import problem_of
 from qtool.report.judge import worst_margin_use
 from qtool.report.numbers import bytes_text, difference_text, margin_text, median, ms_text, quantile, speed_span
 from qtool.report.pareto import front
@@ -28,8 +29,10 @@ def rejections(row: ReportRow, critical: tuple[str, ...], budget: Budget) -> tup
     """Every reason against shipping `row`, each a sentence part; empty when nothing speaks against it."""
     if row.variant.recipe.scheme == "base":
         return ()
+    problem = problem_of(row.variant)
+    unverified = [f"unverified: {problem}"] if problem else []
     by_task = {evaluation.task: evaluation for evaluation in row.evaluations}
-    reasons = [text for task in critical if (text := _task_reason(task, by_task.get(task))) is not None]
+    reasons = unverified + [text for task in critical if (text := _task_reason(task, by_task.get(task))) is not None]
     if not critical:
         reasons.append("no critical task was evaluated")
     reasons += _budget_reasons(row, budget)

@@ -88,9 +88,12 @@ def deploy(
         from qtool.engine.load import open_engine as open_
 
         runtime = bundle.runtime
-        return open_(
+        engine = open_(
             folder, dtype=runtime.dtype, device=device, slots=limits.max_running, context_tokens=runtime.context_tokens
         )
+        for note in engine.notes:
+            _log.warning(note)
+        return engine
 
     def open_vocabulary() -> Vocabulary:
         return BundleVocabulary(folder)

@@ -42,6 +42,13 @@ class FakeEngine:
     asked: list[str] = field(default_factory=list)
     scored: list[str] = field(default_factory=list)
     closed: bool = False
+    kernels: tuple[tuple[str, str], ...] = ()
+    weight_bytes: int = 0
+    cache_bytes: int = 0
+    notes: tuple[str, ...] = ()
+    device: str = "cpu"
+    dtype: str = "float32"
+    simulated: bool = False
     most_running: int = 0
     _running: dict[int, tuple[GenerationRequest, str, int]] = field(default_factory=dict)
     _next: int = 0

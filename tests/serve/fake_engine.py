@@ -26,6 +26,11 @@ def continuation(request: GenerationRequest) -> list[int]:
 class FakeEngine:
     """Implements the engine protocol over `continuation`; `step_seconds` makes it slow, `fail_after` makes it die."""
 
+    kernels: tuple[tuple[str, str], ...] = ()
+    weight_bytes = cache_bytes = 0
+    notes: tuple[str, ...] = ()
+    device, dtype, simulated = "cpu", "float32", False
+
     def __init__(self, *, slots: int = 4, context: int = 128, step_seconds: float = 0.0) -> None:
         self.slots = slots
         self.context = context

@@ -23,16 +23,17 @@ from qtool.engine.contract import (
     TokenEvent,
 )
 from qtool.engine.memory import available_bytes
-from qtool.engine.network import Network
+from qtool.engine.network import PROBE_TOKENS, Network
 from qtool.engine.requests import Limits, check_generation, check_score
 from qtool.engine.scheduler import Scheduler
 from qtool.engine.scoring import score
 from qtool.engine.slots import KeyValueSlots
 from qtool.engine.stop import Decode, folder_decode
-from qtool.engine.weights import load_model
+from qtool.engine.weights import LoadedModel, load_model
 from qtool.errors import CapacityError, RequestError
 from qtool.models.checkpoint import read_config
 from qtool.models.device import choose_device, choose_dtype
+from qtool.models.probe_text import probe_rows
 
 _CHUNK_TOKENS = {"cpu": 512, "cuda": 4096}
 _SMALLEST_CONTEXT = 64
@@ -54,8 +55,8 @@ def open_model(folder: Path, options: EngineOptions) -> Engine:
             context_tokens=options.context_tokens,
             decode=folder_decode(folder),
             memory_bytes=int(available_bytes(device) * _CACHE_SHARE),
-            kernels=loaded.kernels,
-            weight_bytes=loaded.weight_bytes,
+            loaded=loaded,
+            probe=probe_of(folder, loaded.model),
         )
     except UnsupportedAttention as reason:
         from qtool.engine.backends import transformers as whole_model
@@ -68,6 +69,12 @@ def compute_dtype(requested: str, config: Mapping[str, object], device: torch.de
     dtype = choose_dtype(requested, config, device)
     emulated = device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.float32 if requested == "auto" and dtype is torch.bfloat16 and emulated else dtype
+
+
+def probe_of(folder: Path, model: Any) -> tuple[int, ...]:
+    """Plain text in tokens of the folder's own tokenizer, none where it has none."""
+    rows = probe_rows(folder, int(model.config.get_text_config(decoder=True).vocab_size), tokens=PROBE_TOKENS)
+    return rows[0] if rows else ()
 
 
 class QtoolEngine:
@@ -83,14 +90,16 @@ class QtoolEngine:
         context_tokens: int | None = None,
         decode: Decode | None = None,
         memory_bytes: int | None = None,
-        kernels: Sequence[tuple[str, str]] = (),
-        weight_bytes: int = 0,
+        loaded: LoadedModel | None = None,
+        probe: Sequence[int] = (),
     ) -> None:
-        self._network = Network(model, device=device, dtype=dtype)
+        self._network = Network(model, device=device, dtype=dtype, probe=probe)
         context, slots = _fit(self._network, slots, context_tokens, memory_bytes)
-        self.kernels = tuple(kernels)
-        self.weight_bytes = weight_bytes
+        self.kernels = loaded.kernels if loaded else ()
+        self.weight_bytes = loaded.weight_bytes if loaded else 0
+        self.simulated = loaded.simulated if loaded else False
         self.notes: tuple[str, ...] = ()
+        self.device, self.dtype = str(device), str(dtype).removeprefix("torch.")
         self.cache_bytes = slots * context * _token_bytes(self._network)
         self._limits = Limits(self._network.vocabulary, context)
         self._slots = slots
