@@ -15,7 +15,6 @@ from torch import Tensor
 
 Passes = Callable[[str], Iterable[Tensor]]  # the name of an attention -> logits [tokens, vocabulary] of each row
 
-_BOTH = 2  # logits are behind a lead, and each may be off
 _SPREADS = 2  # what one more way of computing may differ by, in times that two of the reference's own do
 _STEPS = 4  # roundings to the number type that stay visible in a logit
 _SUMMED = 64  # roundings of float32 in its sums: the root of a few thousand terms
@@ -23,15 +22,10 @@ _SUMMED = 64  # roundings of float32 in its sums: the root of a few thousand ter
 
 @dataclass(frozen=True, slots=True)
 class Rounding:
-    """What rounding explains: the largest difference of one logit, and the root mean square over all of them."""
+    """What rounding explains: the largest lead of one token over another, and the root mean square of differences."""
 
-    largest: float
+    lead: float
     rms: float
-
-    @property
-    def lead(self) -> float:
-        """The largest lead of one token over another that may be rounding."""
-        return _BOTH * self.largest
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +78,9 @@ def rounding_of(passes: Passes, reference: Sequence[Tensor], dtype: torch.dtype)
     step = _STEPS * torch.finfo(dtype).eps + _SUMMED * torch.finfo(torch.float32).eps
     largest = max(float(logits.abs().max()) for logits in reference)
     spread = math.sqrt(sum(float(logits.double().square().mean()) for logits in reference) / len(reference))
-    return Rounding(step * largest + _SPREADS * own.largest, step * spread + _SPREADS * own.rms)
+    own_lead = max((parting.lead for parting in own.partings), default=0.0)
+    usual_lead = math.sqrt(2) * own.rms  # of two logits that are each off by as much as is usual
+    return Rounding(step * largest + _SPREADS * max(own_lead, usual_lead), step * spread + _SPREADS * own.rms)
 
 
 def worst(partings: Iterable[Parting], rounding: Rounding) -> Parting | None:

@@ -28,7 +28,7 @@ def beside_transformers(folder: Path, trial: Trial) -> float:
             with quiet_transformers():  # compressed-tensors unpacks, with bars, in the first forward
                 yield one_pass(model, row)
 
-    theirs = list(passes("sdpa"))
+    theirs = checked_finite(list(passes("sdpa")), "transformers")
     ours = own_reading(folder, trial, model.dtype)
     found = compare(theirs, ours)
     if found.largest > 0:
@@ -52,7 +52,8 @@ def beside_loaded(folder: Path, trial: Trial, model: Any) -> None:
         use_attention(model, attention)
         return [one_pass(model, row) for row in trial.rows]
 
-    check_engine(folder, trial, list(passes("sdpa")), passes, against="transformers")
+    theirs = checked_finite(list(passes("sdpa")), "transformers")
+    check_engine(folder, trial, theirs, passes, against="transformers")
 
 
 def beside_own_reading(folder: Path, trial: Trial) -> None:
@@ -85,8 +86,13 @@ def own_reading(folder: Path, trial: Trial, dtype: torch.dtype | None, *, attent
     streamed = StreamedModel(folder, dtype=dtype)
     use_attention(streamed.model, attention)
     logits = [found[0] for found in streamed.logits([torch.tensor([row]) for row in trial.rows])]
+    return checked_finite(logits, "qtool")
+
+
+def checked_finite(logits: list[Tensor], reader: str) -> list[Tensor]:
+    """`logits`. Raises QuantizationError where one is NaN or infinite."""
     if not all(bool(torch.isfinite(found).all()) for found in logits):
-        raise QuantizationError("the variant's logits are NaN or infinite")
+        raise QuantizationError(f"the variant's logits are NaN or infinite, as {reader} reads it")
     return logits
 
 
