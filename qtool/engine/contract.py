@@ -102,7 +102,8 @@ class EngineStatus:
 class EngineOptions:
     """How a backend opens a model: `slots` sequences at once, each of `context_tokens` (None: what fits).
 
-    `encode` is for a remote server that answers in text alone.
+    `encode` is for a remote server that answers in text alone. `frugal` keeps the memory of keys and values small
+    beside the weights: with long requests fewer of them then run at once.
     """
 
     dtype: str = "auto"
@@ -110,6 +111,7 @@ class EngineOptions:
     slots: int = 32
     context_tokens: int | None = None
     encode: Encode | None = None
+    frugal: bool = False
 
 
 class Engine(Protocol):

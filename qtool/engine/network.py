@@ -1,7 +1,8 @@
 """A transformers causal model driven over ragged rows, and the check that this gives what its own forward gives."""
 
+import contextlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -61,6 +62,26 @@ class Network:
         logits: Tensor = output.logits[0]
         return logits if self._selects else logits[keep]
 
+    @torch.inference_mode()
+    def forward_in_parts(
+        self, ids: Tensor, step: Step, memory: Memory, keep: Tensor, *, most_rows: int
+    ) -> Iterator[Tensor]:
+        """What `forward` gives, at most `most_rows` rows at a time: with a vocabulary of 262,144 the logits of 500
+        tokens are half a gigabyte. The layers run once; only the head runs for each part."""
+        body = self._body() if len(keep) > most_rows else None
+        if body is None:
+            yield self.forward(ids, step, memory, keep)
+            return
+        with attention.during(step, memory):
+            states = body(input_ids=ids[None], position_ids=step.positions[None], use_cache=False, return_dict=True)
+        hidden: Tensor = states.last_hidden_state[:, keep]
+        for start in range(0, len(keep), most_rows):
+            part = keep[start : start + most_rows]
+            states.last_hidden_state = hidden[:, start : start + most_rows]
+            with _answers(body, states):  # what follows the layers is the model's own: scaled, capped or plain logits
+                output = self.model(input_ids=ids[part][None], use_cache=False, return_dict=True)
+            yield output.logits[0]
+
     def longest_context(self) -> int:
         """Positions the model was made for; rotary scalings that change with length are held to their short form."""
         longest = int(getattr(self.config, "max_position_embeddings", 0) or 2048)
@@ -86,6 +107,23 @@ class Network:
             finally:
                 use_attention(self.model, attention.NAME)
         return self._spread
+
+    def _body(self) -> Any | None:
+        """The module that gives the model its last hidden states, found by watching one token pass; None if none."""
+        found: list[Any] = []
+
+        def watch(module: Any, given: Any, output: Any) -> None:
+            if module is not self.model and hasattr(output, "last_hidden_state"):
+                found.append(module)
+
+        handles = [module.register_forward_hook(watch) for module in self.model.modules()]
+        step = plan_step([Row(0, 0, 1)], self.device)
+        try:
+            self.forward(torch.zeros(1, dtype=torch.long, device=self.device), step, ShapeRecorder(), step.positions)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found[-1] if found else None  # the outermost ends last
 
     @torch.inference_mode()
     def _whole_pass(self) -> Tensor:
@@ -130,3 +168,13 @@ class Network:
                     f"{type(self.model).__name__}: logits over ragged rows are {error:.1%} off its own forward, which "
                     f"is {self.spread():.1%} off itself"
                 )
+
+
+@contextlib.contextmanager
+def _answers(body: Any, states: Any) -> Iterator[None]:
+    """While inside, calling `body` gives `states` and computes nothing."""
+    body.forward = lambda *arguments, **named: states  # an attribute of the object hides the method of its class
+    try:
+        yield
+    finally:
+        del body.forward

@@ -112,6 +112,7 @@ def open_folder(folder: Path, settings: Settings) -> tuple[Engine, Language]:
         device=settings.device,
         slots=settings.in_flight,
         context_tokens=settings.context_tokens,
+        frugal=True,
     )
     return engine, language
 
