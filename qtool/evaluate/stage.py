@@ -17,7 +17,7 @@ from qtool.evaluate.conclude import conclude
 from qtool.evaluate.contract import Question, Scorer
 from qtool.evaluate.floor import measure_floor, read_floor, write_floor
 from qtool.evaluate.metrics import load_metric
-from qtool.evaluate.model import DEFAULTS, Opener, Settings, Subject, for_server, identify, lazily, open_folder
+from qtool.evaluate.model import DEFAULTS, Opener, Settings, Subject, identify, lazily, open_folder, settled
 from qtool.evaluate.rounding import measure_noise, read_noise, write_noise
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation, ItemResult
@@ -97,16 +97,16 @@ def evaluate_asked(
     where the baseline answered other items, another version of a task, or has another tokenizer.
     """
     subject = identify(variant, settings)
-    settings = for_server(settings) if subject.remote else settings
+    settings = settled(settings, subject)
     if baseline is not None:
         for each in asked:
-            _check_baseline(subject, each, baseline)
+            _check_baseline(subject, each, baseline, settings)
     with locked(output / ".lock", holds=str(output)), lazily(variant, settings, opener) as model:
         works = (work_on(subject, each, output, model, settings=settings, progress=progress) for each in asked)
         return tuple(_evaluate_one(work, baseline) for work in works)
 
 
-def _check_baseline(subject: Subject, asked: Asked, baseline: Path) -> None:
+def _check_baseline(subject: Subject, asked: Asked, baseline: Path, settings: Settings) -> None:
     task = asked.task
     evaluation, answered = results.read_finished(baseline, task.name)
     if evaluation.tokenizer_digest != subject.tokenizer_digest:
@@ -118,6 +118,12 @@ def _check_baseline(subject: Subject, asked: Asked, baseline: Path) -> None:
         raise MismatchError(
             f"{baseline}: {task.name} was evaluated by another version of the task; evaluate the baseline again"
         )
+    if task.scorer != "rolling" and evaluation.chat != bool(settings.chat):
+        ways = {True: "through the chat template", False: "with plain prompts"}
+        raise MismatchError(
+            f"{baseline}: {task.name} was asked {ways[evaluation.chat]}, and would be asked "
+            f"{ways[not evaluation.chat]} now; evaluate both with --{'chat' if evaluation.chat else 'no-chat'}"
+        )
     missing = [item.id for item in asked.items if item.id not in answered]
     if missing:
         raise MismatchError(
@@ -128,7 +134,7 @@ def _check_baseline(subject: Subject, asked: Asked, baseline: Path) -> None:
 
 def _evaluate_one(work: Work, baseline: Path | None) -> Evaluation:
     task = work.asked.task
-    chat = work.model.get()[1] if work.settings.chat else None
+    chat = work.model.language() if work.settings.chat and task.scorer != "rolling" else None
     questions = prompts.questions(task, work.asked.items, shots=work.asked.shots, chat=chat)
     known = results.reusable(work.output, task.name, work.digest, questions)
     pending = [question for question in questions if question.item.id not in known]
