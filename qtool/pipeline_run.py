@@ -115,7 +115,7 @@ def ask(run: Run, name: str, *, level: float | None = None) -> tuple[Evaluation,
             output,
             baseline=None if name == BASELINE else run.evaluations(BASELINE),
             progress=run.progress,
-            settings=Settings(seed=run.plan.seed, dtype=run.plan.dtype),
+            settings=Settings(seed=run.plan.seed, dtype=run.plan.dtype, chat=run.plan.chat),
         )
     for task in wanted:
         run.mark_done(f"evaluate:{name}:{task}", inputs[task], output / f"{task}.json")
@@ -130,6 +130,7 @@ def _asking_inputs(run: Run, variant: str, task: TaskSpec, level: float | None) 
         "data": None if task.data is None else fingerprint(Path(task.data)),
         "seed": run.plan.seed,
         "dtype": run.plan.dtype,
+        "chat": run.plan.chat,
         "baseline": None if variant == BASELINE else file_digest(baseline),
     }
     return inputs if level is None else {**inputs, "level": level}

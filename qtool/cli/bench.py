@@ -93,17 +93,19 @@ def _task_lengths(task: str, named: dict[str, Path]) -> tuple[int, int]:
     """Median tokens of the task's prompts and of its reference answers, told by the first folder's tokenizer."""
     import statistics
 
+    from qtool.evaluate.language import load_language
     from qtool.evaluate.prompts import questions
     from qtool.evaluate.tasks import load_items, load_shots, load_task
     from qtool.models.locate import is_url
-    from qtool.models.tokenizer import encode, load_tokenizer
+    from qtool.models.tokenizer import has_chat_template
 
     folder = next((folder for folder in named.values() if not is_url(folder)), None)
     if folder is None:
         raise UsageError("--task needs a tokenizer, and a server gives none; give --prompt-tokens and --output-tokens")
     asked = load_task(task)
     items = load_items(asked, count=_TASK_ITEMS)
-    tokenizer = load_tokenizer(folder)
-    prompts = [len(encode(tokenizer, one.prompt)) for one in questions(asked, items, shots=load_shots(asked))]
-    answers = [len(encode(tokenizer, item.answer, bos=False)) for item in items]
+    language = load_language(folder)
+    chat = language if has_chat_template(folder) else None  # asked as `qtool eval` and the server would ask it
+    prompts = [len(language.encode(one.prompt)) for one in questions(asked, items, shots=load_shots(asked), chat=chat)]
+    answers = [len(language.encode(item.answer, bos=False)) for item in items]
     return round(statistics.median(prompts)), max(round(statistics.median(answers)), 1)

@@ -30,7 +30,10 @@ def command(
     until_decided: Annotated[
         int | None, typer.Option(min=1, help="Go on with more items, up to this many, until each task is decided.")
     ] = None,
-    chat: Annotated[bool, typer.Option("--chat", help="Ask through the model's chat template.")] = False,
+    chat: Annotated[
+        bool | None,
+        typer.Option("--chat/--no-chat", help="Ask through the model's chat template (default: where it has one)."),
+    ] = None,
     in_flight: Annotated[int, typer.Option(min=1, help="Items the engine works on at once.")] = 32,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",

@@ -14,6 +14,7 @@ from qtool.evaluate.floor import likelihood_moved
 from qtool.evaluate.metrics import load_metric
 from qtool.evaluate.model import LazyModel, Settings, Subject
 from qtool.evaluate.verdict import LEVEL
+from qtool.evaluate.wording import as_chat, wording
 from qtool.progress import Progress
 from qtool.records.evaluation import ItemResult, TaskTiming
 from qtool.records.task import Item, TaskSpec
@@ -101,13 +102,16 @@ def ask(pending: Sequence[Question], known: results.Answered, work: Work) -> Non
 def context_of(work: Work) -> Context:
     """Engine and language of the work's model, opened now if they were not."""
     engine, language = work.model.get()
+    task, chat = work.asked.task, language if work.settings.chat else None
+    way = wording(task, chat)
     return Context(
         engine=engine,
         language=language,
-        task=work.asked.task,
+        task=as_chat(task) if way == "chat" else task,
         in_flight=work.settings.in_flight,
         forcing=work.settings.forcing and not work.asked.task.temperature,
         seed=work.settings.seed,
+        chat=way == "chat",
     )
 
 

@@ -19,7 +19,8 @@ from qtool.store.codec import decode, read_json_object
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """One task's answers on one side: by whom, under which metric, with the margin they were made for, if any."""
+    """One task's answers on one side: by whom, under which metric, with the margin they were made for, if any; `chat`
+    says whether they were asked through a chat template, None where a log does not."""
 
     source: str
     task: str
@@ -27,6 +28,7 @@ class Answers:
     metric: Metric
     rows: tuple[ItemResult, ...]
     margin_points: float | None = None
+    chat: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,7 @@ def _ours(path: Path, evaluation: Evaluation) -> Answers:
         metric=_metric(evaluation.score.metric, answered.values()),
         rows=tuple(answered.values()),
         margin_points=evaluation.margin_points,
+        chat=evaluation.chat,
     )
 
 
@@ -136,6 +139,11 @@ def _compare(before: Answers, after: Answers, margin_points: float | None) -> Co
         raise MismatchError(
             f"{after.task}: scored by {before.metric_name} on one side and {after.metric_name} on the other; "
             "name one with --metric"
+        )
+    if before.chat is not None and after.chat is not None and before.chat != after.chat:
+        raise MismatchError(
+            f"{after.task}: one side was asked through the chat template and the other with plain prompts; evaluate "
+            "both with --chat or both with --no-chat"
         )
     old, new = _common(before, after)
     terms = paired.Terms(

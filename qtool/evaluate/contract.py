@@ -22,7 +22,12 @@ class Language(Protocol):
     def decode(self, ids: Sequence[int]) -> str: ...
 
     def chat(self, message: str) -> str:
-        """`message` from a user, rendered by the model's chat template up to where the assistant begins."""
+        """`message` from a user, rendered by the model's chat template up to where the assistant begins, without the
+        BOS that `encode` adds."""
+        ...
+
+    def answer_lead(self) -> str:
+        """What the chat template puts between that text and the assistant's first word: nothing, or a space."""
         ...
 
 
@@ -70,7 +75,8 @@ class Grade:
 class Context:
     """What a scorer needs to ask: the engine, the model's language, the task, how many questions to keep in flight.
 
-    `forcing` allows deciding an item without generating its answer; `seed` matters where the task samples.
+    `forcing` allows deciding an item without generating its answer; `seed` matters where the task samples; `chat` says
+    that the prompts are turns of the chat template.
     """
 
     engine: Engine
@@ -79,6 +85,7 @@ class Context:
     in_flight: int
     forcing: bool = False
     seed: int = 0
+    chat: bool = False
 
 
 class Scorer(Protocol):

@@ -9,6 +9,7 @@ from pathlib import Path
 from qtool.engine.contract import Engine
 from qtool.evaluate.contract import Language
 from qtool.models.locate import is_url
+from qtool.models.tokenizer import has_chat_template
 from qtool.progress import Progress
 from qtool.records.unverified import refuse_unverified
 from qtool.records.variant import Variant
@@ -21,10 +22,11 @@ class Settings:
 
     `floor_share` is the time for the noise floor as a share of the evaluation's own; 0 leaves it out. `forcing` allows
     an item to be decided in one pass where that gives the answer that would have been generated. `tokenizer` is the
-    folder whose tokenizer a server's model has. `allow_unverified` takes a variant whose verification failed.
+    folder whose tokenizer a server's model has. `chat` is None for the model's own way: through its chat template
+    where it has one. `allow_unverified` takes a variant whose verification failed.
     """
 
-    chat: bool = False
+    chat: bool | None = None
     backend: str = "qtool"
     dtype: str = "auto"
     device: str = "auto"
@@ -40,7 +42,8 @@ class Settings:
 @dataclass(frozen=True, slots=True)
 class Subject:
     """A model folder's name and digests; where it is a quantized variant, the norm of what quantizing changed in its
-    weights over their own. A `remote` one is a server's address: it has no weights here."""
+    weights over their own. A `remote` one is a server's address: it has no weights here. `has_chat` says that its
+    tokenizer has a chat template."""
 
     folder: Path
     name: str
@@ -49,6 +52,7 @@ class Subject:
     is_base: bool
     weight_error: float | None
     remote: bool = False
+    has_chat: bool = False
 
 
 DEFAULTS = Settings()
@@ -77,12 +81,19 @@ def identify(folder: Path, settings: Settings = DEFAULTS) -> Subject:
             tokenizer_digest=variant.tokenizer_digest,
             is_base=variant.recipe.scheme == "base",
             weight_error=_weight_error(variant),
+            has_chat=has_chat_template(folder),
         )
     from qtool.models import checkpoint
 
     identity = checkpoint.identify(folder)
     return Subject(
-        folder, identity.name, identity.weights_digest, identity.tokenizer_digest, is_base=True, weight_error=None
+        folder=folder,
+        name=identity.name,
+        weights_digest=identity.weights_digest,
+        tokenizer_digest=identity.tokenizer_digest,
+        is_base=True,
+        weight_error=None,
+        has_chat=has_chat_template(folder),
     )
 
 
@@ -117,16 +128,18 @@ def open_folder(folder: Path, settings: Settings) -> tuple[Engine, Language]:
     return engine, language
 
 
-def saying_notes(opener: Opener, progress: Progress) -> Opener:
-    """`opener` that tells, when it opens an engine, what one must know of that engine."""
+@dataclass(frozen=True, slots=True)
+class SayingNotes:
+    """An opener that tells, when it opens an engine, what one must know of that engine."""
 
-    def opened(folder: Path, settings: Settings) -> tuple[Engine, Language]:
-        engine, language = opener(folder, settings)
+    opener: Opener
+    progress: Progress
+
+    def __call__(self, folder: Path, settings: Settings) -> tuple[Engine, Language]:
+        engine, language = self.opener(folder, settings)
         for note in engine.notes:
-            progress.note(f"{folder.name}: {note}")
+            self.progress.note(f"{folder.name}: {note}")
         return engine, language
-
-    return opened
 
 
 class LazyModel:
@@ -142,6 +155,15 @@ class LazyModel:
             self._opened = self._opener(self._folder, self._settings)
         return self._opened
 
+    def language(self) -> Language:
+        """The language alone: a run with nothing left to ask needs its questions and no weights."""
+        opener = self._opener.opener if isinstance(self._opener, SayingNotes) else self._opener
+        if self._opened is None and opener is open_folder and not is_url(self._folder):
+            from qtool.evaluate.language import load_language
+
+            return load_language(self._folder)
+        return self.get()[1]
+
     @property
     def is_open(self) -> bool:
         """Whether the engine has been opened."""
@@ -154,9 +176,13 @@ class LazyModel:
             self._opened = None
 
 
-def for_server(settings: Settings) -> Settings:
-    """`settings` as they hold for a server: it is asked to generate, nothing else."""
-    return replace(settings, backend="openai", forcing=False)
+def settled(settings: Settings, subject: Subject) -> Settings:
+    """`settings` as they hold for `subject`: through its chat template where it has one and nothing else was said; a
+    server is asked to generate, nothing else."""
+    chat = subject.has_chat if settings.chat is None else settings.chat
+    if subject.remote:
+        return replace(settings, chat=chat, backend="openai", forcing=False)
+    return replace(settings, chat=chat)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from qtool.errors import MismatchError, PlanError
 from qtool.evaluate import sequential, verdict
 from qtool.evaluate.asking import Asked
 from qtool.evaluate.harness import PREFIX, HarnessOrder, check, evaluate_harness
-from qtool.evaluate.model import DEFAULTS, KeptOpen, Opener, Settings, identify, open_folder, saying_notes
+from qtool.evaluate.model import DEFAULTS, KeptOpen, Opener, SayingNotes, Settings, identify, open_folder
 from qtool.evaluate.stage import ask_for, evaluate_asked
 from qtool.evaluate.statistics import holm
 from qtool.evaluate.tasks import all_tasks, load_task
@@ -67,7 +67,7 @@ def fulfil(order: Order, progress: Progress, *, opener: Opener | None = None) ->
     asked = tuple(ask_for(spec, count=order.limit, data=order.data, margin=order.margin_points) for spec in specs)
     output = order.output or default_output(order.model)
     _check_baseline_model(order, output)
-    keeper = KeptOpen(saying_notes(opener or open_folder, progress))
+    keeper = KeptOpen(SayingNotes(opener or open_folder, progress))
     try:
         evaluations = _looks(order, specs, asked, output, progress, keeper) if specs else ()
         if harness is not None:

@@ -20,13 +20,13 @@ from qtool.evaluate.metrics import load_metric
 from qtool.evaluate.model import (
     DEFAULTS,
     Opener,
+    SayingNotes,
     Settings,
     Subject,
-    for_server,
     identify,
     lazily,
     open_folder,
-    saying_notes,
+    settled,
 )
 from qtool.evaluate.rounding import measure_noise, read_noise, write_noise
 from qtool.progress import Progress
@@ -107,17 +107,17 @@ def evaluate_asked(
     where the baseline answered other items, another version of a task, or has another tokenizer.
     """
     subject = identify(variant, settings)
-    settings = for_server(settings) if subject.remote else settings
-    opener = opener or saying_notes(open_folder, progress)
+    settings = settled(settings, subject)
+    opener = opener or SayingNotes(open_folder, progress)
     if baseline is not None:
         for each in asked:
-            _check_baseline(subject, each, baseline)
+            _check_baseline(subject, each, baseline, settings)
     with locked(output / ".lock", holds=str(output)), lazily(variant, settings, opener) as model:
         works = (work_on(subject, each, output, model, settings=settings, progress=progress) for each in asked)
         return tuple(_evaluate_one(work, baseline) for work in works)
 
 
-def _check_baseline(subject: Subject, asked: Asked, baseline: Path) -> None:
+def _check_baseline(subject: Subject, asked: Asked, baseline: Path, settings: Settings) -> None:
     task = asked.task
     evaluation, answered = results.read_finished(baseline, task.name)
     if evaluation.tokenizer_digest != subject.tokenizer_digest:
@@ -129,6 +129,12 @@ def _check_baseline(subject: Subject, asked: Asked, baseline: Path) -> None:
         raise MismatchError(
             f"{baseline}: {task.name} was evaluated by another version of the task; evaluate the baseline again"
         )
+    if task.scorer != "rolling" and evaluation.chat != bool(settings.chat):
+        ways = {True: "through the chat template", False: "with plain prompts"}
+        raise MismatchError(
+            f"{baseline}: {task.name} was asked {ways[evaluation.chat]}, and would be asked "
+            f"{ways[not evaluation.chat]} now; evaluate both with --{'chat' if evaluation.chat else 'no-chat'}"
+        )
     missing = [item.id for item in asked.items if item.id not in answered]
     if missing:
         raise MismatchError(
@@ -139,7 +145,7 @@ def _check_baseline(subject: Subject, asked: Asked, baseline: Path) -> None:
 
 def _evaluate_one(work: Work, baseline: Path | None) -> Evaluation:
     task = work.asked.task
-    chat = work.model.get()[1] if work.settings.chat else None
+    chat = work.model.language() if work.settings.chat and task.scorer != "rolling" else None
     questions = prompts.questions(task, work.asked.items, shots=work.asked.shots, chat=chat)
     known = results.reusable(work.output, task.name, work.digest, questions)
     pending = [question for question in questions if question.item.id not in known]

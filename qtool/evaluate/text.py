@@ -32,8 +32,18 @@ def render(found: Findings) -> str:
         lines.append(f"got worse, after Holm's correction: {named}")
     if found.overall is not None:
         lines.append(f"overall: {found.overall}")
+    lines += _asked(found.evaluations)
     lines.append(f"written to {found.output}")
     return "\n".join(lines)
+
+
+def _asked(evaluations: tuple[Evaluation, ...]) -> list[str]:
+    """Which tasks were asked through the chat template, in words."""
+    chat = [each.task for each in evaluations if each.chat]
+    if not chat:
+        return []
+    named = "" if len(chat) == len(evaluations) else f" ({', '.join(chat)})"
+    return [f"asked through the model's chat template{named}; --no-chat asks with plain prompts"]
 
 
 def _row(each: Evaluation) -> tuple[str, ...]:

@@ -41,6 +41,22 @@ def encode(tokenizer: Any, text: str, *, bos: bool = True) -> tuple[int, ...]:
     return (start, *ids)
 
 
+def has_chat_template(folder: Path) -> bool:
+    """Whether the tokenizer of `folder` has a chat template to ask through, told from its files alone."""
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    path = folder / "tokenizer_config.json"
+    if not path.is_file():
+        return False
+    try:
+        template = read_json_object(path).get("chat_template")
+    except StoreError as error:
+        raise ModelError(str(error)) from error
+    if isinstance(template, list):  # several by name: the one called default is used
+        return any(isinstance(entry, dict) and entry.get("name") == "default" for entry in template)
+    return bool(template)
+
+
 def uses_bos(tokenizer: Any) -> bool:
     """Whether the tokenizer begins a text with its BOS token."""
     start = tokenizer.bos_token_id

@@ -31,6 +31,9 @@ class LetterLanguage:
     def chat(self, message: str) -> str:
         return f"<user>{message}<assistant>"
 
+    def answer_lead(self) -> str:
+        return ""
+
 
 @dataclass
 class FakeEngine:
