@@ -5,7 +5,6 @@ Stdlib only; it runs inside the sandbox, in the process that is about to run for
 
 import ctypes
 import os
-import platform
 import resource
 import struct
 from typing import Any
@@ -65,7 +64,7 @@ def _drop_root(drop_to: int | None) -> None:
 
 def _filter_calls() -> None:
     """Refuses (EPERM) the calls of `_DENIED`, and threads or processes in namespaces of their own."""
-    machine = platform.machine()
+    machine = os.uname().machine
     if machine not in _DENIED:
         return  # numbers of this processor are not known here; the namespaces around still hold
     program = _rules(machine)

@@ -6,7 +6,6 @@ no way to reach.
 """
 
 import ast
-import asyncio
 import builtins
 import importlib
 import json
@@ -147,7 +146,6 @@ class Judge:
         return self._awaited(remote) if coroutine else remote
 
     async def _awaited(self, remote: Remote) -> Any:
-        await asyncio.sleep(0)
         return self._ask("await", remote)
 
 
@@ -177,8 +175,9 @@ def given(prelude: str) -> dict[str, Any]:
         exec(compile(prelude, "<given>", "exec"), space)
     except (SyntaxError, ImportError):
         return {}  # it ends amid a statement, or needs a package that is not here: it defines nothing on its own
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _is_unfinished(node):
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    for node in functions:
+        if node is tree.body[-1] or _is_unfinished(node):  # the last is what the model was to go on with
             space.pop(node.name, None)
     return space
 

@@ -4,10 +4,9 @@ It holds no test, no expected value and no verdict: whatever the program does to
 receives values. Objects that are not plain stay here, and the judge is given their numbers.
 """
 
-import asyncio
 import collections
 import contextlib
-import inspect
+import importlib
 import operator
 import types
 from collections.abc import Callable
@@ -31,7 +30,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "next": next,
     "enter": lambda thing: type(thing).__enter__(thing),
     "leave": lambda thing: type(thing).__exit__(thing, None, None, None),
-    "await": asyncio.run,
+    "await": lambda thing: importlib.import_module("asyncio").run(thing),
     "is instance": lambda thing, kind: isinstance(thing, kind),
     "is subclass": lambda thing, kind: issubclass(thing, kind),
     "equal": operator.eq,
@@ -127,7 +126,7 @@ class Program:
     def _mark(self, value: Any) -> dict[str, Any]:
         number = self._numbers.setdefault(id(value), len(self._numbers))
         self._objects[number] = value  # kept alive, so that its id stays its own
-        return {"t": "live", "v": [number, type(value).__name__, inspect.iscoroutine(value)]}
+        return {"t": "live", "v": [number, type(value).__name__, isinstance(value, types.CoroutineType)]}
 
     def _resolve(self, mark: dict[str, Any]) -> Any:
         if mark["t"] == "yours":

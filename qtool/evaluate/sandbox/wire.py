@@ -5,20 +5,18 @@ types below, or the number of an object that stays where it lives. A subclass of
 whatever its methods pretend, the other side sees data.
 """
 
-import base64
 import collections
-import datetime
-import decimal
-import fractions
+import importlib
 import json
 import os
-import socket
 from collections.abc import Callable
 from typing import Any
 
 MOST_LINE_BYTES = 32 << 20
 DEEPEST = 400
 _SMALL = 1 << 62
+
+_PLAIN = ("bytes", "bytearray", "complex", "range", "ellipsis")
 
 Outside = Callable[[Any], Any]  # what to do with a value that is not plain, and with the mark of one that arrives
 
@@ -48,8 +46,9 @@ def pack(value: Any, outside: Outside, depth: int = 0) -> Any:
             return {"t": "dict", "v": pairs}
         if kind in _SEVERAL:
             return {"t": kind.__name__, "v": [pack(each, outside, deeper) for each in kind.__iter__(value)]}
-        if kind in _SINGLE:
-            return {"t": kind.__name__, "v": _SINGLE[kind][0](value)}
+        parts = _single(kind, value)
+        if parts is not None:
+            return {"t": kind.__name__, "v": parts}
     return outside(value)
 
 
@@ -69,8 +68,8 @@ def unpack(packed: Any, outside: Outside) -> Any:
         return int(value, 16)
     if tag == "float":
         return float(value)
-    if tag in _SINGLE_NAMED:
-        return _SINGLE_NAMED[tag](value)
+    if tag in _MODULES or tag in _PLAIN:
+        return _restored(tag, value)
     return outside(packed)
 
 
@@ -79,9 +78,9 @@ class Peer:
 
     def __init__(self, perform: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         """Takes over stdin, a socket, and leaves nothing in its place that a stray `input()` could read."""
-        self._socket = socket.socket(fileno=os.dup(0))
+        self._descriptor = os.dup(0)
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-        self._lines = self._socket.makefile("rb")
+        self._lines = os.fdopen(self._descriptor, "rb", closefd=False)
         self._perform = perform
         self.closed = False
 
@@ -99,8 +98,10 @@ class Peer:
 
     def send(self, message: dict[str, Any]) -> None:
         """Writes one message. Raises Closed where nobody reads."""
+        line = memoryview(json.dumps(message).encode() + b"\n")
         try:
-            self._socket.sendall(json.dumps(message).encode() + b"\n")
+            while line:
+                line = line[os.write(self._descriptor, line) :]
         except OSError:
             self.closed = True
             raise Closed from None
@@ -120,32 +121,46 @@ class Peer:
             self.send(self._perform(self.receive()))
 
 
-def _days(value: datetime.timedelta) -> list[int]:
-    return [value.days, value.seconds, value.microseconds]
-
-
-_SEVERAL: dict[type, Any] = {
-    kind: kind for kind in (tuple, set, frozenset, collections.deque)
-}  # rebuilt from their members
+_SEVERAL: dict[Any, Any] = {kind: kind for kind in (tuple, set, frozenset, collections.deque)}
 _SEVERAL_NAMED = {kind.__name__: kind for kind in _SEVERAL}
-_SINGLE: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
-    bytes: (lambda value: base64.b64encode(value).decode(), base64.b64decode),
-    bytearray: (lambda value: base64.b64encode(value).decode(), lambda text: bytearray(base64.b64decode(text))),
-    complex: (
-        lambda value: [float.__repr__(value.real), float.__repr__(value.imag)],
-        lambda parts: complex(*map(float, parts)),
-    ),
-    range: (lambda value: [hex(part) for part in (value.start, value.stop, value.step)],
-            lambda parts: range(*(int(part, 16) for part in parts))),
-    decimal.Decimal: (decimal.Decimal.__str__, decimal.Decimal),
-    fractions.Fraction: (
-        lambda value: [hex(value.numerator), hex(value.denominator)],
-        lambda parts: fractions.Fraction(*(int(part, 16) for part in parts)),
-    ),
-    datetime.datetime: (datetime.datetime.isoformat, datetime.datetime.fromisoformat),
-    datetime.date: (datetime.date.isoformat, datetime.date.fromisoformat),
-    datetime.time: (datetime.time.isoformat, datetime.time.fromisoformat),
-    datetime.timedelta: (_days, lambda parts: datetime.timedelta(*parts)),
-    type(...): (lambda value: None, lambda nothing: ...),
-}  # fmt: skip
-_SINGLE_NAMED = {kind.__name__: restore for kind, (_, restore) in _SINGLE.items()}
+_MODULES = {"Decimal": "decimal", "Fraction": "fractions", "datetime": "datetime", "date": "datetime",
+            "time": "datetime", "timedelta": "datetime"}  # fmt: skip
+
+
+def _single(kind: Any, value: Any) -> Any:
+    """The parts of a `value` that is one thing; None where `kind` is not such a type."""
+    name = kind.__name__
+    if kind in (bytes, bytearray):
+        return bytes(value).hex()
+    if kind is complex:
+        return [float.__repr__(value.real), float.__repr__(value.imag)]
+    if kind is range:
+        return [hex(part) for part in (value.start, value.stop, value.step)]
+    if kind is type(...):
+        return ""
+    # modules that cost time to import: where a value is of their type, they are there already
+    if _MODULES.get(name) != kind.__module__:
+        return None
+    if name == "Fraction":
+        return [hex(value.numerator), hex(value.denominator)]
+    if name == "timedelta":
+        return [value.days, value.seconds, value.microseconds]
+    return kind.__str__(value) if name == "Decimal" else kind.isoformat(value)
+
+
+def _restored(name: str, parts: Any) -> Any:
+    """The value that `_single` took apart."""
+    if name in ("bytes", "bytearray"):
+        return (bytes if name == "bytes" else bytearray).fromhex(parts)
+    if name == "complex":
+        return complex(*map(float, parts))
+    if name == "range":
+        return range(*(int(part, 16) for part in parts))
+    if name == "ellipsis":
+        return ...
+    kind = getattr(importlib.import_module(_MODULES[name]), name)
+    if name == "Fraction":
+        return kind(*(int(part, 16) for part in parts))
+    if name == "timedelta":
+        return kind(*parts)
+    return kind(parts) if name == "Decimal" else kind.fromisoformat(parts)
