@@ -103,6 +103,7 @@ class FakeVocabulary:
     stop_ids = (EOS,)
     longest_token = 4
     has_chat = True
+    has_tools = False
 
     def encode(self, text: str) -> tuple[int, ...]:
         return (BOS, *text.encode("utf-8"))
@@ -113,5 +114,5 @@ class FakeVocabulary:
     def token_text(self, token: int) -> str:
         return {BOS: "<s>", EOS: "</s>"}.get(token) or bytes([token]).decode("utf-8", errors="replace")
 
-    def render_chat(self, messages: Sequence[dict[str, str]]) -> str:
+    def render_chat(self, messages: Sequence[dict[str, str]], tools: Sequence[dict[str, object]] = ()) -> str:
         return "".join(TEMPLATE.format(**message) for message in messages) + "[assistant]"

@@ -1,37 +1,28 @@
 """Whether the server may get traffic, and if not why: one word that probes and people both read."""
 
 from dataclasses import dataclass
-from typing import Literal
 
-Phase = Literal[
-    "starting",
-    "verifying files",
-    "loading weights",
-    "reproducing golden prompts",
-    "warming up",
-    "ready",
-    "draining",
-    "failed",
-]
+_FINAL = "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The phase and, where it is `failed`, the reason."""
+    """The phase and, where something is wrong, the reason."""
 
-    phase: Phase
+    phase: str
     reason: str = ""
 
 
 class Readiness:
-    """The current state. Set from the engine's thread, read from the event loop: one reference, swapped whole."""
+    """The current state: starting, what opening the engine is at, ready, restarting the engine, draining, failed."""
 
     def __init__(self) -> None:
         self.state = State("starting")
+        self.facts: tuple[tuple[str, str], ...] = ()
 
-    def enter(self, phase: Phase, reason: str = "") -> None:
+    def enter(self, phase: str, reason: str = "") -> None:
         """Moves on; nothing follows a failure, and only a failure follows draining."""
-        if self.state.phase == "failed" or (self.state.phase == "draining" and phase != "failed"):
+        if self.state.phase == _FINAL or (self.state.phase == "draining" and phase != _FINAL):
             return
         self.state = State(phase, reason)
 
@@ -43,4 +34,6 @@ class Readiness:
     def body(self) -> dict[str, object]:
         """What /ready answers."""
         body: dict[str, object] = {"ready": self.ready, "phase": self.state.phase}
-        return {**body, "reason": self.state.reason} if self.state.reason else body
+        if self.state.reason:
+            body["reason"] = self.state.reason
+        return {**body, **dict(self.facts)} if self.ready else body

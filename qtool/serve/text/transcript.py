@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qtool.engine.contract import FinishReason, TokenEvent
-from qtool.serve.vocabulary import Vocabulary
+from qtool.serve.text.vocabulary import Vocabulary
 
 _CONTEXT_TOKENS = 6
 _INCOMPLETE = "\ufffd"
@@ -43,6 +43,7 @@ class Transcript:
         self._pending_tokens: list[Token] = []
         self.text = ""
         self.tokens: list[Token] = []
+        self.generated = 0
         self.finish: FinishReason | None = None
 
     def take(self, event: TokenEvent) -> Piece | None:
@@ -52,15 +53,28 @@ class Transcript:
             token = Token(event.token, event.logprob or 0.0, event.top, offset)
             self._pending_tokens.append(token)
             self.tokens.append(token)
+            self.generated += 1
             self._ids.append(event.token)
             self._pending_text += self._new_text(last=event.finish is not None)
         elif event.finish is not None:
             self._pending_text += self._new_text(last=True)
         found = [place for stop in self._stops if (place := self._pending_text.find(stop)) >= 0]
         if found:
-            self._pending_text = self._pending_text[: min(found)]
+            self._cut(min(found))
             return self._release(0, "stop")
         return self._release(0 if event.finish else self._held, event.finish)
+
+    def end(self) -> Piece | None:
+        """Ends the answer here, as its length would: what was held back is shown."""
+        self._pending_text += self._new_text(last=True)
+        return self._release(0, "length")
+
+    def _cut(self, place: int) -> None:
+        """Forgets text from `place` of the pending text on, and the tokens that begin there or later."""
+        self._pending_text = self._pending_text[:place]
+        end = len(self.text) + place
+        self._pending_tokens = [token for token in self._pending_tokens if token.offset < end]
+        self.tokens = [token for token in self.tokens if token.offset < end]
 
     def _new_text(self, *, last: bool) -> str:
         """Text of the ids not yet read; nothing while they end inside a character, unless they are the last."""

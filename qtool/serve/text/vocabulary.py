@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from qtool.errors import ModelError
+
 
 class Vocabulary(Protocol):
     """What the server needs of a tokenizer. `encode` and `render_chat` run in a thread of their own."""
@@ -13,6 +15,7 @@ class Vocabulary(Protocol):
     stop_ids: tuple[int, ...]
     longest_token: int
     has_chat: bool
+    has_tools: bool
 
     def encode(self, text: str) -> tuple[int, ...]: ...
 
@@ -20,7 +23,7 @@ class Vocabulary(Protocol):
 
     def token_text(self, token: int) -> str: ...
 
-    def render_chat(self, messages: Sequence[Mapping[str, str]]) -> str: ...
+    def render_chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str: ...
 
 
 class BundleVocabulary:
@@ -35,6 +38,7 @@ class BundleVocabulary:
         self.stop_ids = stop_ids(folder, self._tokenizer)
         self.longest_token = max(len(text) for text in self._tokenizer.get_vocab())
         self.has_chat = bool(self._tokenizer.chat_template)
+        self.has_tools = self.has_chat and "tools" in str(self._tokenizer.chat_template)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of `text`, with the BOS token where the tokenizer uses one."""
@@ -50,8 +54,21 @@ class BundleVocabulary:
         """One token as text, special ones spelled out."""
         return str(self._tokenizer.decode([token], clean_up_tokenization_spaces=False))
 
-    def render_chat(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The prompt text of a conversation, ending where the assistant's answer begins."""
-        from qtool.models.tokenizer import render_chat
+    def render_chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        """The prompt text of a conversation, ending where the assistant's answer begins.
 
-        return render_chat(self._tokenizer, messages)
+        Raises ModelError where the template refuses, with whatever exception it raises inside.
+        """
+        from jinja2 import TemplateError
+
+        try:
+            rendered = self._tokenizer.apply_chat_template(
+                [dict(message) for message in messages],
+                tools=[dict(tool) for tool in tools] or None,
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+        except (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+            said = str(error).strip().splitlines()
+            raise ModelError(f"the chat template refuses these messages: {said[0] if said else error!r}") from error
+        return str(rendered)

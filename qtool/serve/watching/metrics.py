@@ -4,7 +4,7 @@ from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
-from qtool.serve.refusal import Outcome
+from qtool.serve.api.refusal import Outcome
 
 _LABELS = ("model", "variant")
 _OUTCOMES: tuple[Outcome, ...] = ("success", "client_error", "server_error", "shed", "deadline", "aborted")
@@ -47,6 +47,7 @@ class Metrics:
         self._between = self._histogram("qtool_inter_token_latency_seconds", "Between tokens of a choice.", _BETWEEN)
         self._queue = self._histogram("qtool_request_queue_time_seconds", "Arrival to joining the batch.", _QUEUE)
         self._choices = self._histogram("qtool_request_choices", "Choices a request asks for.", _STEP)
+        self._restarts = self._counter("qtool_engine_deaths", "Engines that died or hung.").labels(*labels)
         self._ready = self._gauge("qtool_ready", "1 while /ready answers 200.")
         info = Info("qtool_serving", "What is served.", registry=self._registry)
         info.info({"model": model, "variant": variant, "system_fingerprint": fingerprint})
@@ -65,7 +66,7 @@ class Metrics:
         self._requests[outcome].inc()
 
     def answered(self, seconds: float, choices: int) -> None:
-        """A complete answer after `seconds`."""
+        """An admitted request has its end after `seconds`: an answer, a failure, or its deadline."""
         self._duration.observe(seconds)
         self._choices.observe(choices)
 
@@ -89,6 +90,10 @@ class Metrics:
     def next_token(self, seconds: float) -> None:
         """A choice has another token."""
         self._between.observe(seconds)
+
+    def restarted(self) -> None:
+        """An engine was lost."""
+        self._restarts.inc()
 
     def ready(self, value: bool) -> None:
         """Whether /ready answers 200."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path, PurePosixPath
 
-from qtool.engine.contract import Engine, GenerationRequest
+from qtool.engine.contract import Engine
 from qtool.engine.golden import compare
 from qtool.errors import MismatchError, StoreError
 from qtool.records.bundle import Bundle
@@ -12,7 +12,6 @@ from qtool.store.digest import file_digest
 MANIFEST = "bundle.json"
 FORMAT_VERSION = 1
 _CODE_OR_PICKLE = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".py", ".so", ".gguf")
-_WARM_UP_TOKENS = 4
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -49,7 +48,13 @@ def verify_files(folder: Path, bundle: Bundle) -> None:
 
 
 def reproduce(engine: Engine, bundle: Bundle) -> float:
-    """Greatest difference from the golden log-probabilities [nats]. Raises MismatchError beyond their tolerance."""
+    """Greatest difference from the golden log-probabilities [nats]. Raises MismatchError beyond their
+    tolerance, and where there are none to compare."""
+    if not bundle.golden:
+        raise MismatchError(
+            f"{bundle.name}: {MANIFEST} has no golden prompts, so nothing proves that this machine answers as was "
+            "measured; make the bundle again with: qtool bundle RUN"
+        )
     worst = 0.0
     for index, golden in enumerate(bundle.golden):
         deviation = compare(engine, golden)
@@ -64,16 +69,6 @@ def reproduce(engine: Engine, bundle: Bundle) -> float:
             )
         worst = max(worst, deviation.difference or 0.0)
     return worst
-
-
-def warm_up(engine: Engine, bundle: Bundle) -> None:
-    """Runs the engine alone and full once, so that no client pays for first-time work."""
-    prompts = [golden.ids for golden in bundle.golden] or [(0,)]
-    for together in (1, engine.status().slots):
-        for index in range(together):
-            engine.submit(GenerationRequest(prompts[index % len(prompts)], _WARM_UP_TOKENS))
-        while engine.status().running or engine.status().waiting:
-            engine.step()
 
 
 def _inside(folder: Path, path: str) -> Path:

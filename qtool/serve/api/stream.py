@@ -1,12 +1,14 @@
 """Server-sent events: keep-alive comments while nothing happens, an end when the client leaves or reads too slowly."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 _GRACE_SECONDS = 5.0
+_COMMENT = b": still working\n\n"
 
 
 class EventStream(Response):
@@ -29,53 +31,42 @@ class EventStream(Response):
         self._keep_alive_seconds = keep_alive_seconds
         self._most_seconds = most_seconds + _GRACE_SECONDS
         self._on_end = on_end
+        self._sent_s = time.monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.create_task(self._send(send))
-        leaving = asyncio.create_task(disconnected(receive))
+        others = [asyncio.create_task(disconnected(receive)), asyncio.create_task(self._keep_alive(send))]
         complete = False
         try:
-            await asyncio.wait({sending, leaving}, timeout=self._most_seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({sending, others[0]}, timeout=self._most_seconds, return_when=asyncio.FIRST_COMPLETED)
             complete = sending.done()
         finally:
-            for task in (sending, leaving):
+            for task in (sending, *others):
                 task.cancel()
-            await asyncio.gather(sending, leaving, return_exceptions=True)
+            await asyncio.gather(sending, *others, return_exceptions=True)
             self._on_end(complete)
         if complete:
             sending.result()
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async for event in with_keep_alive(self._events, self._keep_alive_seconds):
+        async for event in self._events:
+            self._sent_s = time.monotonic()
             await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _keep_alive(self, send: Send) -> None:
+        """A comment whenever nothing was sent for a while: proxies close connections that are silent."""
+        while True:
+            silent = time.monotonic() - self._sent_s
+            if silent >= self._keep_alive_seconds:
+                self._sent_s = time.monotonic()
+                await send({"type": "http.response.body", "body": _COMMENT, "more_body": True})
+                silent = 0.0
+            await asyncio.sleep(self._keep_alive_seconds - silent)
 
 
 async def disconnected(receive: Receive) -> None:
     """Returns when the client has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def with_keep_alive(events: AsyncIterator[bytes], seconds: float) -> AsyncIterator[bytes]:
-    """`events`, with a comment whenever none came for `seconds`: proxies close connections that are silent."""
-    upcoming: asyncio.Task[bytes | None] = asyncio.create_task(_next(events))
-    try:
-        while True:
-            await asyncio.wait({upcoming}, timeout=seconds)
-            if not upcoming.done():
-                yield b": still working\n\n"
-                continue
-            event = upcoming.result()
-            if event is None:
-                return
-            yield event
-            upcoming = asyncio.create_task(_next(events))
-    finally:
-        upcoming.cancel()
-        await asyncio.gather(upcoming, return_exceptions=True)
-
-
-async def _next(events: AsyncIterator[bytes]) -> bytes | None:
-    return await anext(events, None)

@@ -4,10 +4,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qtool.serve.exchange import Choice
-from qtool.serve.schema import ChatRequest, Sampled
-from qtool.serve.transcript import Piece, Token
-from qtool.serve.vocabulary import Vocabulary
+from qtool.serve.api.chat_schema import ChatRequest
+from qtool.serve.api.exchange import Choice
+from qtool.serve.api.schema import Sampled
+from qtool.serve.text.transcript import Piece, Token
+from qtool.serve.text.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def opening(envelope: Envelope, choice: Choice) -> dict[str, object]:
 def usage(asked: Sampled, choices: Sequence[Choice]) -> dict[str, int]:
     """Token counts; a prompt with several choices counts once."""
     prompt_tokens = sum(len(choice.prompt) for choice in choices[:: asked.n])
-    completion_tokens = sum(len(choice.transcript.tokens) for choice in choices)
+    completion_tokens = sum(choice.transcript.generated for choice in choices)
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
@@ -102,12 +103,22 @@ def _logprobs(asked: Sampled, tokens: Sequence[Token], vocabulary: Vocabulary) -
     return {
         "tokens": [vocabulary.token_text(token.id) for token in tokens],
         "token_logprobs": [token.logprob for token in tokens],
-        "top_logprobs": [
-            {vocabulary.token_text(id_): logprob for id_, logprob in token.top[: asked.alternatives]}
-            for token in tokens
-        ],
+        "top_logprobs": [_by_text(token, asked.alternatives, vocabulary) for token in tokens],
         "text_offset": [token.offset for token in tokens],
     }
+
+
+def _by_text(token: Token, alternatives: int, vocabulary: Vocabulary) -> dict[str, float]:
+    """Alternatives by their text, the most likely first. Tokens of equal text (pieces of characters, padding) would
+    overwrite each other in a table: all but the first are named by id, as vLLM's `return_tokens_as_token_ids` does.
+    The chosen token keeps its text."""
+    named: dict[str, float] = {}
+    chosen = vocabulary.token_text(token.id)
+    for id_, logprob in token.top[:alternatives]:
+        text = vocabulary.token_text(id_)
+        taken = text in named or (text == chosen and id_ != token.id)
+        named[f"token_id:{id_}" if taken else text] = logprob
+    return named
 
 
 def _chat_logprob(token: Token, alternatives: int, vocabulary: Vocabulary) -> dict[str, object]:
