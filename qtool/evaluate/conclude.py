@@ -48,6 +48,7 @@ def conclude(work: Work, rows: list[ItemResult], *, baseline: Path | None, timin
         forecast=forecast,
         agreement=agreed,
         decided=sum(bool(row.decided_by) for row in rows),
+        base_digest=work.subject.base_digest,
     )
     results.finish(work.output, evaluation, rows)
     return evaluation

@@ -20,7 +20,7 @@ from qtool.evaluate import foreign_log, results
 from qtool.evaluate.asking import Asked, Work, timing_of
 from qtool.evaluate.conclude import conclude
 from qtool.evaluate.harness_model import make_model
-from qtool.evaluate.model import LazyModel, Opener, Settings, Subject, identify, lazily
+from qtool.evaluate.model import LazyModel, Opener, Settings, Subject, identify, lazily, refuse_other_base
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation, ItemResult
 from qtool.records.task import Item, TaskSpec
@@ -60,6 +60,10 @@ def evaluate_harness(
 ) -> tuple[Evaluation, ...]:
     """One finished evaluation for each task the names stand for (a group gives several), written to `output`."""
     subject = identify(folder, settings)
+    if baseline is not None:
+        for evaluation in results.read_all(baseline):
+            before = f"{baseline} ({evaluation.variant})"
+            refuse_other_base((before, evaluation.base_digest), (subject.name, subject.base_digest))
     with locked(output / ".lock", holds=str(output)), lazily(folder, settings, opener) as model:
         found: list[Evaluation] = []
         for name in order.names:

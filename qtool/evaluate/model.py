@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qtool.engine.contract import Engine
+from qtool.errors import MismatchError
 from qtool.evaluate.contract import Language
 from qtool.models.locate import is_url
 from qtool.records.variant import Variant
@@ -37,7 +38,8 @@ class Settings:
 @dataclass(frozen=True, slots=True)
 class Subject:
     """A model folder's name and digests; where it is a quantized variant, the norm of what quantizing changed in its
-    weights over their own. A `remote` one is a server's address: it has no weights here."""
+    weights over their own. A `remote` one is a server's address: it has no weights here. `base_digest` is that of the
+    base's weights, empty where nothing tells which base it is."""
 
     folder: Path
     name: str
@@ -46,6 +48,7 @@ class Subject:
     is_base: bool
     weight_error: float | None
     remote: bool = False
+    base_digest: str = ""
 
 
 DEFAULTS = Settings()
@@ -72,13 +75,30 @@ def identify(folder: Path, settings: Settings = DEFAULTS) -> Subject:
             tokenizer_digest=variant.tokenizer_digest,
             is_base=variant.recipe.scheme == "base",
             weight_error=_weight_error(variant),
+            base_digest=variant.base.weights_digest,
         )
     from qtool.models import checkpoint
 
     identity = checkpoint.identify(folder)
     return Subject(
-        folder, identity.name, identity.weights_digest, identity.tokenizer_digest, is_base=True, weight_error=None
+        folder,
+        identity.name,
+        identity.weights_digest,
+        identity.tokenizer_digest,
+        is_base=True,
+        weight_error=None,
+        base_digest="" if checkpoint.is_quantized(checkpoint.read_config(folder)) else identity.weights_digest,
     )
+
+
+def refuse_other_base(baseline: tuple[str, str], variant: tuple[str, str]) -> None:
+    """Raises MismatchError where both sides, each a name and the digest of its base, are known to be of two bases."""
+    (name, base), (other_name, other_base) = baseline, variant
+    if base and other_base and base != other_base:
+        raise MismatchError(
+            f"{name} and {other_name} are of different base models (weights {base[:12]} and {other_base[:12]}); "
+            "compare a variant with the base it was made from"
+        )
 
 
 def _weight_error(variant: Variant) -> float | None:

@@ -17,7 +17,17 @@ from qtool.evaluate.conclude import conclude
 from qtool.evaluate.contract import Question, Scorer
 from qtool.evaluate.floor import measure_floor, read_floor, write_floor
 from qtool.evaluate.metrics import load_metric
-from qtool.evaluate.model import DEFAULTS, Opener, Settings, Subject, for_server, identify, lazily, open_folder
+from qtool.evaluate.model import (
+    DEFAULTS,
+    Opener,
+    Settings,
+    Subject,
+    for_server,
+    identify,
+    lazily,
+    open_folder,
+    refuse_other_base,
+)
 from qtool.evaluate.rounding import measure_noise, read_noise, write_noise
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation, ItemResult
@@ -109,6 +119,8 @@ def evaluate_asked(
 def _check_baseline(subject: Subject, asked: Asked, baseline: Path) -> None:
     task = asked.task
     evaluation, answered = results.read_finished(baseline, task.name)
+    before = f"{baseline} ({evaluation.variant})"
+    refuse_other_base((before, evaluation.base_digest), (subject.name, subject.base_digest))
     if evaluation.tokenizer_digest != subject.tokenizer_digest:
         raise MismatchError(
             f"{baseline}: {evaluation.variant} has another tokenizer than {subject.name}; a paired comparison needs "

@@ -163,7 +163,8 @@ class Evaluation:
     """The manifest `<task>.json` beside `<task>.items.jsonl` in `evaluations/<variant>/`.
 
     `decided` items were not generated, since one pass over prompt and expected answer told that they would be right;
-    the quantiles of `timing` are then those of the others.
+    the quantiles of `timing` are then those of the others. `base_digest` is that of the weights of the base model that
+    answered or that the variant was made from; empty where that is not known (a server, a checkpoint of others).
     """
 
     format_version: int
@@ -189,6 +190,7 @@ class Evaluation:
     forecast: Forecast | None = None
     agreement: Agreement | None = None
     decided: int = 0
+    base_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
