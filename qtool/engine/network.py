@@ -87,7 +87,7 @@ class Network:
         longest = int(getattr(self.config, "max_position_embeddings", 0) or 2048)
         rope = getattr(self.config, "rope_parameters", None) or {}
         settings = rope.values() if any(isinstance(entry, dict) for entry in rope.values()) else [rope]
-        for setting in settings:
+        for setting in filter(None, settings):
             if setting.get("rope_type") in _LONG_CONTEXT_ROPES:
                 original = setting.get("original_max_position_embeddings") or longest
                 longest = min(longest, int(original))

@@ -10,11 +10,11 @@ from qtool.evaluate import paired, results, scale, verdict
 from qtool.evaluate.contract import Metric
 from qtool.evaluate.foreign_log import LoggedMetric, read_logs
 from qtool.evaluate.metrics import load_metric
+from qtool.evaluate.model import refuse_other_base
 from qtool.evaluate.order import DEFAULT_MARGIN_POINTS, WorseTask
 from qtool.evaluate.statistics import holm
 from qtool.evaluate.tasks import FOREIGN_METRIC, METRICS
 from qtool.records.evaluation import Churn, Comparison, Evaluation, ItemResult, Score, VerdictName
-from qtool.store.codec import decode, read_json_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class Answers:
     rows: tuple[ItemResult, ...]
     margin_points: float | None = None
     chat: bool | None = None
+    base_digest: str = ""
+    tokenizer_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def read_side(path: Path, *, metric: str | None = None, log_filter: str | None =
     """The answers of every task in `path`: a folder of our evaluations, or lm-eval's `--log_samples` output."""
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
-    ours = _our_evaluations(path)
+    ours = results.read_all(path) if path.is_dir() else ()
     if ours:
         return {evaluation.task: _ours(path, evaluation) for evaluation in ours}
     logs = read_logs(path, metric=metric, log_filter=log_filter)
@@ -106,14 +108,6 @@ def render(found: Compared) -> str:
     return "\n".join(lines)
 
 
-def _our_evaluations(path: Path) -> list[Evaluation]:
-    """Manifests of our own evaluations in a folder; other JSON files there are none of our business."""
-    if not path.is_dir():
-        return []
-    paths = [entry for entry in sorted(path.glob("*.json")) if results.items_path(path, entry.stem).is_file()]
-    return [decode(Evaluation, read_json_object(entry), source=str(entry)) for entry in paths]
-
-
 def _ours(path: Path, evaluation: Evaluation) -> Answers:
     _, answered = results.read_finished(path, evaluation.task)
     return Answers(
@@ -124,6 +118,8 @@ def _ours(path: Path, evaluation: Evaluation) -> Answers:
         rows=tuple(answered.values()),
         margin_points=evaluation.margin_points,
         chat=evaluation.chat,
+        base_digest=evaluation.base_digest,
+        tokenizer_digest=evaluation.tokenizer_digest,
     )
 
 
@@ -135,6 +131,11 @@ def _metric(name: str, rows: Iterable[ItemResult]) -> Metric:
 
 
 def _compare(before: Answers, after: Answers, margin_points: float | None) -> ComparedTask:
+    refuse_other_base((before.source, before.base_digest), (after.source, after.base_digest))
+    if before.tokenizer_digest and after.tokenizer_digest and before.tokenizer_digest != after.tokenizer_digest:
+        raise MismatchError(
+            f"{after.task}: {before.source} has another tokenizer than {after.source}; compare variants of one model"
+        )
     if before.metric_name != after.metric_name:
         raise MismatchError(
             f"{after.task}: scored by {before.metric_name} on one side and {after.metric_name} on the other; "

@@ -49,6 +49,7 @@ def conclude(work: Work, rows: list[ItemResult], *, baseline: Path | None, timin
         agreement=agreed,
         decided=sum(bool(row.decided_by) for row in rows),
         chat=bool(work.settings.chat) and asked.task.scorer != "rolling",
+        base_digest=work.subject.base_digest,
     )
     results.finish(work.output, evaluation, rows)
     return evaluation

@@ -20,7 +20,16 @@ from qtool.evaluate import foreign_log, results
 from qtool.evaluate.asking import Asked, Work, timing_of
 from qtool.evaluate.conclude import conclude
 from qtool.evaluate.harness_model import make_model
-from qtool.evaluate.model import LazyModel, Opener, Settings, Subject, identify, lazily, settled
+from qtool.evaluate.model import (
+    LazyModel,
+    Opener,
+    Settings,
+    Subject,
+    identify,
+    lazily,
+    refuse_other_base,
+    settled,
+)
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation, ItemResult
 from qtool.records.task import Item, TaskSpec
@@ -62,6 +71,10 @@ def evaluate_harness(
     subject = identify(folder, settings)
     # the name promises the harness's own way of asking, which is plain unless told otherwise
     settings = settled(replace(settings, chat=bool(settings.chat)), subject)
+    if baseline is not None:
+        for evaluation in results.read_all(baseline):
+            before = f"{baseline} ({evaluation.variant})"
+            refuse_other_base((before, evaluation.base_digest), (subject.name, subject.base_digest))
     with locked(output / ".lock", holds=str(output)), lazily(folder, settings, opener) as model:
         found: list[Evaluation] = []
         for name in order.names:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qtool.engine.contract import Engine
+from qtool.errors import MismatchError
 from qtool.evaluate.contract import Language
 from qtool.models.locate import is_url
 from qtool.models.tokenizer import has_chat_template
@@ -43,7 +44,8 @@ class Settings:
 class Subject:
     """A model folder's name and digests; where it is a quantized variant, the norm of what quantizing changed in its
     weights over their own. A `remote` one is a server's address: it has no weights here. `has_chat` says that its
-    tokenizer has a chat template."""
+    tokenizer has a chat template. `base_digest` is that of the base's weights, empty where nothing tells which base
+    it is."""
 
     folder: Path
     name: str
@@ -53,6 +55,7 @@ class Subject:
     weight_error: float | None
     remote: bool = False
     has_chat: bool = False
+    base_digest: str = ""
 
 
 DEFAULTS = Settings()
@@ -82,6 +85,7 @@ def identify(folder: Path, settings: Settings = DEFAULTS) -> Subject:
             is_base=variant.recipe.scheme == "base",
             weight_error=_weight_error(variant),
             has_chat=has_chat_template(folder),
+            base_digest=variant.base.weights_digest,
         )
     from qtool.models import checkpoint
 
@@ -94,7 +98,18 @@ def identify(folder: Path, settings: Settings = DEFAULTS) -> Subject:
         is_base=True,
         weight_error=None,
         has_chat=has_chat_template(folder),
+        base_digest="" if checkpoint.is_quantized(checkpoint.read_config(folder)) else identity.weights_digest,
     )
+
+
+def refuse_other_base(baseline: tuple[str, str], variant: tuple[str, str]) -> None:
+    """Raises MismatchError where both sides, each a name and the digest of its base, are known to be of two bases."""
+    (name, base), (other_name, other_base) = baseline, variant
+    if base and other_base and base != other_base:
+        raise MismatchError(
+            f"{name} and {other_name} are of different base models (weights {base[:12]} and {other_base[:12]}); "
+            "compare a variant with the base it was made from"
+        )
 
 
 def _weight_error(variant: Variant) -> float | None:

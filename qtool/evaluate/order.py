@@ -8,7 +8,16 @@ from qtool.errors import MismatchError, PlanError
 from qtool.evaluate import sequential, verdict
 from qtool.evaluate.asking import Asked
 from qtool.evaluate.harness import PREFIX, HarnessOrder, check, evaluate_harness
-from qtool.evaluate.model import DEFAULTS, KeptOpen, Opener, SayingNotes, Settings, identify, open_folder
+from qtool.evaluate.model import (
+    DEFAULTS,
+    KeptOpen,
+    Opener,
+    SayingNotes,
+    Settings,
+    identify,
+    open_folder,
+    refuse_other_base,
+)
 from qtool.evaluate.stage import ask_for, evaluate_asked
 from qtool.evaluate.statistics import holm
 from qtool.evaluate.tasks import all_tasks, load_task
@@ -166,6 +175,7 @@ def _check_baseline_model(order: Order, output: Path) -> None:
     if default_output(order.baseline).resolve() == output.resolve():
         raise PlanError([f"{order.baseline}: baseline and variant would both write to {output}; give another -o"])
     baseline, variant = (identify(model, order.settings) for model in (order.baseline, order.model))
+    refuse_other_base((baseline.name, baseline.base_digest), (variant.name, variant.base_digest))
     if baseline.tokenizer_digest != variant.tokenizer_digest:
         raise MismatchError(
             f"{order.baseline}: {baseline.name} has another tokenizer than {variant.name}; a paired comparison needs "

@@ -26,6 +26,7 @@ from qtool.evaluate.model import (
     identify,
     lazily,
     open_folder,
+    refuse_other_base,
     settled,
 )
 from qtool.evaluate.rounding import measure_noise, read_noise, write_noise
@@ -120,6 +121,8 @@ def evaluate_asked(
 def _check_baseline(subject: Subject, asked: Asked, baseline: Path, settings: Settings) -> None:
     task = asked.task
     evaluation, answered = results.read_finished(baseline, task.name)
+    before = f"{baseline} ({evaluation.variant})"
+    refuse_other_base((before, evaluation.base_digest), (subject.name, subject.base_digest))
     if evaluation.tokenizer_digest != subject.tokenizer_digest:
         raise MismatchError(
             f"{baseline}: {evaluation.variant} has another tokenizer than {subject.name}; a paired comparison needs "

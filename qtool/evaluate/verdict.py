@@ -106,9 +106,14 @@ def score(items: int, harmful: int, beneficial: int, gain: float) -> float:
 
 def decide(found: Bounds, margin: float) -> VerdictName:
     """The verdict on one task."""
-    if found.low > -margin:
+    return verdict_of_bounds(found.interval(), margin)
+
+
+def verdict_of_bounds(interval: Interval, margin: float) -> VerdictName:
+    """The verdict that the two one-sided bounds of a difference give."""
+    if interval.low > -margin:
         return "PASS"
-    return "FAIL" if found.high < -margin else "UNDECIDED"
+    return "FAIL" if interval.high < -margin else "UNDECIDED"
 
 
 def items_to_decide(found: Bounds, margin: float) -> int | None:

@@ -164,7 +164,8 @@ class Evaluation:
 
     `decided` items were not generated, since one pass over prompt and expected answer told that they would be right;
     the quantiles of `timing` are then those of the others. `chat` says that the questions went through the model's
-    chat template.
+    chat template. `base_digest` is that of the weights of the base model that answered or that the variant was made
+    from; empty where that is not known (a server, a checkpoint of others).
     """
 
     format_version: int
@@ -191,6 +192,7 @@ class Evaluation:
     agreement: Agreement | None = None
     decided: int = 0
     chat: bool = False
+    base_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from qtool.errors import PlanError, StoreError
+from qtool.errors import MismatchError, PlanError, StoreError
 from qtool.records.calibration import Calibration
 from qtool.records.evaluation import Evaluation
 from qtool.records.ladder import Ladder, ladder_text
 from qtool.records.latency import LatencyProfile
+from qtool.records.model import same_base
 from qtool.records.plan import Plan
 from qtool.records.variant import Variant
 from qtool.store.codec import read_json
@@ -61,6 +62,7 @@ def join(run: Path) -> Joined:
             latency[variant.name] = profile
     calibration = _optional(Calibration, run / "calibration" / "calibration.json")
     joined = Joined(plan, variants, evaluations, latency, calibration, notes=())
+    _refuse_other_bases(run, joined)
     ladders = tuple(ladder_text(read_json(Ladder, path)) for path in _ladders(run))
     return replace(joined, notes=(*ladders, *_notes(joined)))
 
@@ -139,14 +141,30 @@ def _notes(joined: Joined) -> list[str]:
     return notes + _misfits(joined) + _cautions(joined)
 
 
+def _refuse_other_bases(run: Path, joined: Joined) -> None:
+    """Raises MismatchError where a variant, or an evaluation of it, is of another base model than the baseline."""
+    base = joined.baseline.base
+    for variant in joined.variants:
+        if not same_base(variant.base, base):
+            raise MismatchError(
+                f"{run}: variant {variant.name} was made from {variant.base.name} (weights "
+                f"{variant.base.weights_digest[:12]}), the baseline from {base.name} ({base.weights_digest[:12]}); "
+                "make both from one base"
+            )
+        for evaluation in joined.evaluations[variant.name]:
+            if evaluation.base_digest not in ("", base.weights_digest):
+                raise MismatchError(
+                    f"{run}: {evaluation.task} of {variant.name} was answered by a model of another base "
+                    f"(weights {evaluation.base_digest[:12]}, not {base.weights_digest[:12]}); evaluate it again"
+                )
+
+
 def _misfits(joined: Joined) -> list[str]:
     """Parts that were not made from the same thing."""
     notes = []
     baseline = joined.baseline
     items = {evaluation.task: evaluation.items_digest for evaluation in joined.evaluations[baseline.name]}
     for variant in joined.variants:
-        if variant.base.weights_digest != baseline.base.weights_digest:
-            notes.append(f"variant {variant.name}: made from another base model than {baseline.name}")
         for evaluation in joined.evaluations[variant.name]:
             if evaluation.items_digest != items.get(evaluation.task, evaluation.items_digest):
                 notes.append(f"variant {variant.name}, {evaluation.task}: other items than the baseline answered")

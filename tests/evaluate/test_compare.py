@@ -112,3 +112,15 @@ def test_likelihoods_that_only_wobble_are_no_change(tmp_path: Path) -> None:
     write_log(tmp_path / "c", "arc", wrong, filtered_resps=[["-2.7", "False"], ["-2.6", "False"]])
     assert compare(tmp_path / "a", tmp_path / "b").tasks[0].churn.wrong_to_other_wrong == 0
     assert compare(tmp_path / "a", tmp_path / "c").tasks[0].churn.wrong_to_other_wrong == 50
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_evaluations_of_two_base_models_are_refused_in_either_order(
+    workshop: Workshop, tmp_path: Path, turned: bool
+) -> None:
+    run(workshop, workshop.model("baseline", right), tmp_path / "a")
+    run(workshop, workshop.model("v", right, scheme="w8a16", base_weights="other"), tmp_path / "b")
+    sides = (tmp_path / "b", tmp_path / "a") if turned else (tmp_path / "a", tmp_path / "b")
+    with pytest.raises(MismatchError, match="different base models") as caught:
+        compare(*sides)
+    assert caught.value.exit_code == 7

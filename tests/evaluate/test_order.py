@@ -1,5 +1,6 @@
 """What `qtool eval` does with names: where results go, the baseline's answers, several looks, the overall verdict."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,19 @@ def test_orders_that_cannot_be_meant_are_refused_before_a_model_is_opened(worksh
         with pytest.raises(error, match=said):
             fulfil(order, Silent(), opener=workshop.open)
     assert workshop.engines == []
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_variant_of_another_base_is_refused_before_a_model_is_opened(
+    workshop: Workshop, evals: Path, tmp_path: Path, finished: bool
+) -> None:
+    base = workshop.model("baseline", right)
+    variant = workshop.model("v", right, scheme="w8a16", base_weights="other")
+    order = Order(model=variant, tasks=("sums",), baseline=base, evals_dir=evals, limit=20)
+    if finished:  # the baseline's evaluations instead of its model
+        fulfil(Order(model=base, tasks=("sums",), evals_dir=evals, limit=20), Silent(), opener=workshop.open)
+        order = replace(order, baseline=tmp_path / "runs/r/evaluations/baseline")
+    opened = len(workshop.engines)
+    with pytest.raises(MismatchError, match=r"baseline.* and v are of different base models"):
+        fulfil(order, Silent(), opener=workshop.open)
+    assert len(workshop.engines) == opened

@@ -118,12 +118,18 @@ class Workshop:
     options: dict[str, object] = field(default_factory=dict)
 
     def model(
-        self, name: str, reply: Callable[[str], str], *, scheme: str = "base", tokenizer: str = "letters"
+        self,
+        name: str,
+        reply: Callable[[str], str],
+        *,
+        scheme: str = "base",
+        tokenizer: str = "letters",
+        base_weights: str = "w",
     ) -> Path:
         """A variant folder called `name` whose engine answers with `reply`."""
         folder = self.root / "runs" / "r" / "variants" / name
         folder.mkdir(parents=True, exist_ok=True)
-        base = ModelIdentity("base", "made here", None, "none", "w", tokenizer, "float32", 1, 1)
+        base = ModelIdentity("base", "made here", None, "none", base_weights, tokenizer, "float32", 1, 1)
         write_record(
             folder / "variant.json",
             Variant(
