@@ -7,8 +7,6 @@ import typer
 
 from qtool.cli.output import show
 
-_EXIT = {"PASS": 0, "FAIL": 1, "UNDECIDED": 2}
-
 
 def command(
     baseline: Annotated[Path, typer.Argument(help="Evaluations of the baseline: our folder, or lm-eval's samples.")],
@@ -22,7 +20,8 @@ def command(
 ) -> None:
     """Compare two evaluations item by item; end in PASS (exit code 0), FAIL (1) or UNDECIDED (2)."""
     from qtool.evaluate.compare import compare, render
+    from qtool.records.ship_rule import exit_code
 
     found = compare(baseline, variant, margin_points=margin, metric=metric, log_filter=log_filter)
     show(found, as_json, render(found))
-    raise typer.Exit(_EXIT[found.overall])
+    raise typer.Exit(exit_code(found.overall))

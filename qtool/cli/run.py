@@ -33,6 +33,7 @@ def carry_out(plan: object, folder: Path, limit: int | None, as_json: bool, quie
     """Runs `plan` in `folder`, prints its table and where the report lies, and returns the exit code of the verdict."""
     from qtool import pipeline
     from qtool.records.plan import Plan
+    from qtool.records.ship_rule import exit_code, run_verdict
     from qtool.report.text_table import text_table
 
     assert isinstance(plan, Plan)
@@ -43,7 +44,4 @@ def carry_out(plan: object, folder: Path, limit: int | None, as_json: bool, quie
     if report.recommendation.variant is not None:
         lines.append(f"bundle: {folder / 'bundle'}  (serve it: qtool serve {folder / 'bundle'})")
     show(report, as_json, "\n".join(lines))
-    if report.recommendation.variant is not None:
-        return 0
-    verdicts = {row.overall for row in report.rows if row.variant.name != report.baseline}
-    return 2 if "UNDECIDED" in verdicts else 1
+    return exit_code(run_verdict(report))

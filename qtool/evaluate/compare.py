@@ -6,14 +6,14 @@ from pathlib import Path
 
 from qtool import catalog
 from qtool.errors import DataError, MismatchError, PlanError
-from qtool.evaluate import paired, results, scale, verdict
+from qtool.evaluate import paired, results, scale
 from qtool.evaluate.contract import Metric
 from qtool.evaluate.foreign_log import LoggedMetric, read_logs
 from qtool.evaluate.metrics import load_metric
-from qtool.evaluate.order import DEFAULT_MARGIN_POINTS, WorseTask
-from qtool.evaluate.statistics import holm
+from qtool.evaluate.order import DEFAULT_MARGIN_POINTS, WorseTask, worse_tasks
 from qtool.evaluate.tasks import FOREIGN_METRIC, METRICS
 from qtool.records.evaluation import Churn, Comparison, Evaluation, ItemResult, Score, VerdictName
+from qtool.records.ship_rule import TaskVerdict, overall
 from qtool.store.codec import decode, read_json_object
 
 
@@ -27,6 +27,7 @@ class Answers:
     metric: Metric
     rows: tuple[ItemResult, ...]
     margin_points: float | None = None
+    critical: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,13 @@ def compare(
             f"{baseline} and {variant} have no task in common: {', '.join(before)} against {', '.join(after)}"
         )
     compared = tuple(_compare(before[task], after[task], margin_points) for task in shared)
-    adjusted = holm([each.comparison.p_worse for each in compared])
+    verdicts = {each.task: each.comparison.verdict for each in compared}
+    sides = before | after
     return Compared(
         tasks=compared,
         only_one_side=tuple(sorted(set(before) ^ set(after))),
-        overall=verdict.overall(each.comparison.verdict for each in compared),
-        worse=tuple(WorseTask(each.task, p) for each, p in zip(compared, adjusted, strict=True) if p < verdict.LEVEL),
+        overall=overall(TaskVerdict(task, verdicts.get(task), sides[task].critical) for task in sides),
+        worse=worse_tasks({each.task: each.comparison.p_worse for each in compared}),
     )
 
 
@@ -121,6 +123,7 @@ def _ours(path: Path, evaluation: Evaluation) -> Answers:
         metric=_metric(evaluation.score.metric, answered.values()),
         rows=tuple(answered.values()),
         margin_points=evaluation.margin_points,
+        critical=evaluation.critical is not False,
     )
 
 

@@ -48,6 +48,7 @@ def conclude(work: Work, rows: list[ItemResult], *, baseline: Path | None, timin
         forecast=forecast,
         agreement=agreed,
         decided=sum(bool(row.decided_by) for row in rows),
+        critical=asked.task.critical,
     )
     results.finish(work.output, evaluation, rows)
     return evaluation

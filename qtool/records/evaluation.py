@@ -163,7 +163,8 @@ class Evaluation:
     """The manifest `<task>.json` beside `<task>.items.jsonl` in `evaluations/<variant>/`.
 
     `decided` items were not generated, since one pass over prompt and expected answer told that they would be right;
-    the quantiles of `timing` are then those of the others.
+    the quantiles of `timing` are then those of the others. `critical` says whether the task counts in the ship rule;
+    None where an older version wrote the file.
     """
 
     format_version: int
@@ -189,6 +190,7 @@ class Evaluation:
     forecast: Forecast | None = None
     agreement: Agreement | None = None
     decided: int = 0
+    critical: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

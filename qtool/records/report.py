@@ -11,7 +11,7 @@ from qtool.records.variant import Variant
 
 @dataclass(frozen=True, slots=True)
 class ReportRow:
-    """Everything known of one variant; `overall` is the intersection-union verdict over critical tasks.
+    """Everything known of one variant; `overall` is the ship rule's verdict, None for the baseline.
 
     Ratios are against the baseline: `bytes_ratio` below 1 is smaller, `speedup` above 1 is faster (median end-to-end
     time at the lowest concurrency). `on_front` marks the Pareto set over accuracy, latency and memory.

@@ -31,7 +31,7 @@ def rejections(row: ReportRow, critical: tuple[str, ...], budget: Budget) -> tup
     by_task = {evaluation.task: evaluation for evaluation in row.evaluations}
     reasons = [text for task in critical if (text := _task_reason(task, by_task.get(task))) is not None]
     if not critical:
-        reasons.append("no critical task was evaluated")
+        reasons.append("no task was evaluated")
     reasons += _budget_reasons(row, budget)
     if not reasons and not row.on_front:
         reasons.append("another variant is at least as good in accuracy, time and size, and better in one of them")

@@ -1,10 +1,12 @@
 """What `qtool eval` does with names: where results go, the baseline's answers, several looks, the overall verdict."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from qtool.errors import MismatchError, PlanError
+from qtool.evaluate import order as order_module
 from qtool.evaluate.model import Settings
 from qtool.evaluate.order import Order, default_output, fulfil
 from qtool.evaluate.text import render
@@ -100,6 +102,31 @@ def test_only_critical_tasks_decide_over_all(workshop: Workshop, evals: Path) ->
     assert verdicts == ["PASS", "FAIL"]
     assert found.overall == "PASS"
     assert [worse.task for worse in found.worse] == ["extra"]
+
+
+def test_a_task_of_the_harness_counts_like_any_other(
+    workshop: Workshop, evals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The harness itself is an extra: what it returns is put in its place here."""
+    base, variant = workshop.model("baseline", right), workshop.model("v", right)
+    own = fulfil(
+        Order(model=variant, tasks=("sums",), baseline=base, evals_dir=evals, limit=1000),
+        Silent(), opener=workshop.open,
+    )  # fmt: skip
+    (passed,) = own.evaluations
+    assert own.overall == "PASS"
+    assert passed.comparison is not None
+    failed = replace(passed, task="lm_eval-X", comparison=replace(passed.comparison, verdict="FAIL"))
+    monkeypatch.setattr(order_module, "check", lambda harness: None)
+    monkeypatch.setattr(order_module, "evaluate_harness", lambda *_, **__: (failed,))
+    both = Order(model=variant, tasks=("sums", "lm_eval:X"), baseline=base, evals_dir=evals, limit=1000)
+    assert fulfil(both, Silent(), opener=workshop.open).overall == "FAIL"
+
+
+def test_where_no_task_is_critical_all_of_them_count(workshop: Workshop, evals: Path) -> None:
+    base, variant = workshop.model("baseline", right), workshop.model("v", wrong)
+    order = Order(model=variant, tasks=("extra",), baseline=base, evals_dir=evals, limit=1000)
+    assert fulfil(order, Silent(), opener=workshop.open).overall == "FAIL"
 
 
 def test_until_decided_asks_for_more_items_only_while_it_must(workshop: Workshop, evals: Path) -> None:
