@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qtool import __version__
 from qtool.plan import BASELINE
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation
@@ -35,14 +34,14 @@ class Run:
 
     def is_done(self, name: str, inputs: object) -> bool:
         """Whether stage `name` was done from equal `inputs`; if so, says that it is skipped."""
-        done = is_done(self.folder, name, {"qtool": __version__, "inputs": inputs})
+        done = is_done(self.folder, name, inputs)
         if done:
             self.progress.note(f"{name}: unchanged, skipped")
         return done
 
     def mark_done(self, name: str, inputs: object, manifest: Path) -> None:
         """Records that stage `name` ended well and wrote `manifest`."""
-        mark_done(self.folder, name, {"qtool": __version__, "inputs": inputs}, manifest)
+        mark_done(self.folder, name, inputs, manifest)
 
     def variant(self, name: str) -> Path:
         """The folder of variant `name`."""

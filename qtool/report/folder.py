@@ -100,7 +100,7 @@ def _evaluations(folder: Path) -> Described | None:
     rows = []
     for entry in found:
         compared = entry.comparison
-        verdict = f"{compared.verdict} {difference_text(compared, entry.score.metric)}" if compared else "not compared"
+        verdict = f"{compared.verdict} {difference_text(compared, entry.score)}" if compared else "not compared"
         rows.append([entry.task, f"v{entry.task_version}", score_text(entry.score), verdict, f"seed {entry.seed}"])
     head = (
         f"evaluations of {found[0].variant} (weights {found[0].variant_digest[:12]}) by qtool {found[0].qtool_version}"

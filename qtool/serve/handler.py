@@ -62,6 +62,9 @@ async def _admitted(
     count = asked.n * asked.prompt_count
     if count > deployment.limits.max_choices:
         raise Refused(400, f"{count} choices in one request; at most {deployment.limits.max_choices}", param="n")
+    most = deployment.limits.max_messages
+    if isinstance(asked, ChatRequest) and len(asked.messages) > most:
+        raise Refused(400, f"{len(asked.messages)} messages in one request; at most {most}", param="messages")
     ticket = deployment.admission.admit(count)
     handed_over = False
     try:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from qtool import __version__
 from qtool.store.codec import read_json
 from qtool.store.digest import file_digest, record_digest
 from qtool.store.run_directory import write_record
@@ -27,9 +28,9 @@ class StageLog:
 
 
 def is_done(run: Path, stage: str, inputs: object) -> bool:
-    """Whether `stage` ended well from equal `inputs` and its manifest is still the one it wrote."""
+    """Whether this version ended `stage` well from equal `inputs` and its manifest is still the one it wrote."""
     entry = _read(run).finished.get(stage)
-    if entry is None or entry.inputs != record_digest(inputs):
+    if entry is None or entry.inputs != _key(inputs):
         return False
     manifest = run / entry.manifest
     return manifest.is_file() and file_digest(manifest) == entry.manifest_digest
@@ -37,9 +38,14 @@ def is_done(run: Path, stage: str, inputs: object) -> bool:
 
 def mark_done(run: Path, stage: str, inputs: object, manifest: Path) -> None:
     """Records that `stage` ended well from `inputs` and wrote `manifest`, a file inside `run`."""
-    entry = FinishedStage(record_digest(inputs), str(manifest.relative_to(run)), file_digest(manifest))
+    entry = FinishedStage(_key(inputs), str(manifest.relative_to(run)), file_digest(manifest))
     log = _read(run)
     write_record(run / _NAME, replace(log, finished={**log.finished, stage: entry}))
+
+
+def _key(inputs: object) -> str:
+    """Digest of `inputs` and of the version: what another version made is made again."""
+    return record_digest({"qtool": __version__, "inputs": inputs})
 
 
 def _read(run: Path) -> StageLog:

@@ -129,6 +129,16 @@ def test_where_no_task_is_critical_all_of_them_count(workshop: Workshop, evals: 
     assert fulfil(order, Silent(), opener=workshop.open).overall == "FAIL"
 
 
+def test_a_quantile_of_too_few_items_is_not_told(workshop: Workshop, evals: Path) -> None:
+    model, settings = workshop.model("baseline", right), Settings(forcing=False)
+    for count, shown in ((3, (False, False)), (19, (True, False)), (20, (True, True))):
+        order = Order(model=model, tasks=("sums",), evals_dir=evals, limit=count, settings=settings)
+        found = fulfil(order, Silent(), opener=workshop.open)
+        timing = found.evaluations[0].timing
+        assert (timing.item_ms_p50 is not None, timing.item_ms_p95 is not None) == shown
+        assert ("needs n 20" in render(found)) is not shown[1]
+
+
 def test_until_decided_asks_for_more_items_only_while_it_must(workshop: Workshop, evals: Path) -> None:
     base, variant = workshop.model("baseline", right), workshop.model("v", sometimes_wrong)
     order = Order(
