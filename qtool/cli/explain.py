@@ -15,13 +15,8 @@ def command(
 
     Where several kinds share a name, all are explained; write the kind first to see one: `qtool explain metric exact`.
     """
-    from qtool.cli.names import documentation, kinds_of, singular
-    from qtool.errors import UsageError
+    from qtool.front_door.looking import explain
 
-    if len(words) > 2:
-        raise UsageError(f"explain one name at a time: qtool explain {' '.join(words[:2])}")
-    wanted = words[-1]
-    kinds = kinds_of(wanted) if len(words) == 1 else (singular(words[0]),)
-    found = [{"kind": kind, "name": wanted, "documentation": documentation(kind, wanted)} for kind in kinds]
-    text = "\n\n".join(f"{entry['kind']} {wanted}\n\n{entry['documentation']}" for entry in found)
+    found = explain(*words)
+    text = "\n\n".join(f"{entry.kind} {entry.name}\n\n{entry.documentation}" for entry in found)
     show(found[0] if len(found) == 1 else {"explained": found}, as_json, text)

@@ -12,13 +12,12 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List reference models, schemes, methods, observers, tasks, metrics and calibration sets."""
-    from qtool.cli.names import KINDS, descriptions, singular
+    from qtool.front_door.looking import names
 
-    kinds = KINDS if kind is None else (singular(kind),)
-    chosen = {f"{each}s": descriptions(each) for each in kinds}
+    chosen = names(kind)
     width = max(len(name) for entries in chosen.values() for name in entries)
     lines = []
-    for name, entries in chosen.items():
-        lines.append(f"{name}:")
+    for heading, entries in chosen.items():
+        lines.append(f"{heading}:")
         lines += [f"  {entry:<{width}}  {text}" for entry, text in entries.items()]
     show(chosen, as_json, "\n".join(lines))

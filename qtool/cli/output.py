@@ -2,7 +2,7 @@
 
 import sys
 
-from qtool.progress import Progress, RichProgress, Silent
+from qtool.progress import Progress, chosen_progress
 
 
 def show(record: object, as_json: bool, text: str) -> None:
@@ -15,4 +15,4 @@ def show(record: object, as_json: bool, text: str) -> None:
 
 def stage_progress(quiet: bool) -> Progress:
     """Bars on stderr, or nothing when `quiet` is set."""
-    return Silent() if quiet else RichProgress()
+    return chosen_progress(quiet)

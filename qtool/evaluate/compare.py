@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from qtool import catalog
 from qtool.errors import DataError, MismatchError, PlanError
@@ -13,6 +14,7 @@ from qtool.evaluate.metrics import load_metric
 from qtool.evaluate.order import DEFAULT_MARGIN_POINTS, WorseTask, worse_tasks
 from qtool.evaluate.tasks import FOREIGN_METRIC, METRICS
 from qtool.records.evaluation import Churn, Comparison, Evaluation, ItemResult, Score, VerdictName
+from qtool.records.presentation import Presented
 from qtool.records.ship_rule import TaskVerdict, overall
 from qtool.store.codec import decode, read_json_object
 
@@ -41,14 +43,20 @@ class ComparedTask:
     churn: Churn
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
+@dataclass(frozen=True, slots=True, repr=False)
+class Compared(Presented):
     """All tasks that both sides have; `only_one_side` names the others."""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("overall",)
 
     tasks: tuple[ComparedTask, ...]
     only_one_side: tuple[str, ...]
     overall: VerdictName
     worse: tuple[WorseTask, ...]
+
+    def table(self) -> str:
+        """Two lines a task, and the verdict over all."""
+        return render(self)
 
 
 def compare(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from qtool.errors import MismatchError, PlanError
 from qtool.evaluate import sequential
@@ -15,6 +16,7 @@ from qtool.evaluate.tasks import all_tasks, load_task
 from qtool.models.locate import is_url
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation, VerdictName
+from qtool.records.presentation import Presented
 from qtool.records.ship_rule import overall, verdict_of
 from qtool.records.task import TaskSpec
 
@@ -49,14 +51,22 @@ class WorseTask:
     p_holm: float
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
+@dataclass(frozen=True, slots=True, repr=False)
+class Findings(Presented):
     """All that was found. `overall` is the ship rule's verdict over all tasks, None without a baseline."""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("overall", "output")
 
     output: str
     evaluations: tuple[Evaluation, ...]
     overall: VerdictName | None
     worse: tuple[WorseTask, ...]
+
+    def table(self) -> str:
+        """A line a task, then a sentence for each verdict."""
+        from qtool.evaluate.text import render
+
+        return render(self)
 
 
 def fulfil(order: Order, progress: Progress, *, opener: Opener | None = None) -> Findings:

@@ -1,11 +1,13 @@
 """The joined trade-off: one row a variant, and which one is recommended, in data."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from qtool.records.calibration import Calibration
 from qtool.records.evaluation import Evaluation, VerdictName
 from qtool.records.latency import LatencyProfile
 from qtool.records.plan import Budget
+from qtool.records.presentation import Presented
 from qtool.records.variant import Variant
 
 
@@ -36,12 +38,14 @@ class Recommendation:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+@dataclass(frozen=True, slots=True, repr=False)
+class Report(Presented):
     """The record `report.json`; report.md and report.html are rendered from it alone.
 
     `critical_tasks` are those that `overall` joins; `notes` say what the run folder lacked or what to read with care.
     """
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("run", "baseline", "recommendation.variant")
 
     format_version: int
     run: str

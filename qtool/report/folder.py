@@ -52,6 +52,11 @@ def describe(folder: Path) -> Described:
 
 def _bundle(folder: Path) -> Described:
     found = read_json(Bundle, folder / "bundle.json")
+    return Described(found, bundle_text(found))
+
+
+def bundle_text(found: Bundle) -> str:
+    """Why this variant was bundled, how it is served, its files, and the variant's ledger."""
     runtime = found.runtime
     p99 = f"{runtime.e2e_ms_p99:.0f} ms" if runtime.e2e_ms_p99 is not None else "not known"
     lines = [
@@ -66,7 +71,7 @@ def _bundle(folder: Path) -> Described:
             ["file", "bytes", "sha256"], [[entry.path, f"{entry.bytes:,}", entry.sha256[:16]] for entry in found.files]
         ),
     ]
-    return Described(found, "\n".join([*lines, "", variant_text(found.variant)]))
+    return "\n".join([*lines, "", variant_text(found.variant)])
 
 
 def _run(folder: Path) -> Described:

@@ -54,7 +54,7 @@ def test_an_unknown_kind_is_answered_with_near_ones() -> None:
 def test_every_plugin_can_be_explained_in_its_four_headings() -> None:
     found = json.loads(_qtool("list", "--json").stdout)
     from qtool import catalog
-    from qtool.cli.names import PLUGINS
+    from qtool.front_door.naming import PLUGINS
 
     for kind, package in PLUGINS.items():
         for name in found[kind + "s"]:

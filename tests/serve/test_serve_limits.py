@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from live_server import Running
 
-import qtool.serve
+from qtool.serve import limits
 from qtool.serve.limits import Limits
 
-SERVE = Path(qtool.serve.__file__).parent
+SERVE = Path(limits.__file__).parent
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Limits)])
