@@ -13,7 +13,7 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Run the shipped demo plan on a bundled reference model: calibrate, quantize, evaluate, report, bundle."""
-    from qtool.cli.run import show_report
+    from qtool.cli.output import show_report
     from qtool.front_door.shipping import demo
 
     show_report(demo(output=output, limit=limit, quiet=quiet), output, as_json)

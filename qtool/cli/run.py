@@ -1,14 +1,11 @@
 """`qtool run`: a whole plan, from calibration to bundle."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from qtool.cli.output import show
-
-if TYPE_CHECKING:
-    from qtool.records.report import Report
+from qtool.cli.output import show_report
 
 
 def command(
@@ -33,13 +30,3 @@ def command(
     report = run(asked, output=folder, limit=limit, quiet=quiet)
     show_report(report, folder, as_json)
     raise typer.Exit(exit_code(run_verdict(report)))
-
-
-def show_report(report: "Report", folder: Path, as_json: bool) -> None:
-    """Prints a run's table, where its report lies and, where one was made, its bundle."""
-    from qtool.report.text_table import text_table
-
-    lines = [text_table(report), "", f"report: {folder / 'report.html'}"]
-    if report.recommendation.variant is not None:
-        lines.append(f"bundle: {folder / 'bundle'}  (serve it: qtool serve {folder / 'bundle'})")
-    show(report, as_json, "\n".join(lines))

@@ -62,12 +62,6 @@ class Findings(Presented):
     overall: VerdictName | None
     worse: tuple[WorseTask, ...]
 
-    def table(self) -> str:
-        """A line a task, then a sentence for each verdict."""
-        from qtool.evaluate.text import render
-
-        return render(self)
-
 
 def fulfil(order: Order, progress: Progress, *, opener: Opener | None = None) -> Findings:
     """Evaluates as ordered. Everything that can be wrong without a model is refused first."""

@@ -36,8 +36,12 @@ def evaluate(
     """Asks `variant` (a folder, a reference name, a hub id or a server's URL) every item of `tasks` and scores it; with
     a baseline, `overall` of the result is PASS, FAIL or UNDECIDED."""
     from qtool.evaluate.model import Settings
-    from qtool.evaluate.order import Order, fulfil
+    from qtool.evaluate.order import Findings, Order, fulfil
+    from qtool.evaluate.text import render
     from qtool.models.locate import locate
+    from qtool.records.presentation import present
+
+    present(Findings, render)
 
     order = Order(
         model=model_place(variant),
