@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qtool import __version__
 from qtool.plan import BASELINE
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation
@@ -40,17 +39,16 @@ class Run:
 
     def is_done(self, name: str, inputs: object) -> bool:
         """Whether stage `name` was done from equal `inputs` and its files are as it left them; says which."""
-        stamped = {"qtool": __version__, "inputs": inputs}
-        if is_done(self.folder, name, stamped):
+        if is_done(self.folder, name, inputs):
             self.progress.note(f"{name}: unchanged, skipped")
             return True
-        if changed := changed_file(self.folder, name, stamped):
+        if changed := changed_file(self.folder, name, inputs):
             self.progress.note(f"{name}: {changed} is not what this stage wrote; it is made again")
         return False
 
     def mark_done(self, name: str, inputs: object, manifest: Path, *, also: Iterable[Path] = ()) -> None:
         """Records that stage `name` ended well and wrote `manifest` and the files that belong to it."""
-        mark_done(self.folder, name, {"qtool": __version__, "inputs": inputs}, manifest, also=also)
+        mark_done(self.folder, name, inputs, manifest, also=also)
 
     def variant(self, name: str) -> Path:
         """The folder of variant `name`."""

@@ -7,8 +7,6 @@ import typer
 
 from qtool.cli.output import show, stage_progress
 
-_EXIT = {None: 0, "PASS": 0, "FAIL": 1, "UNDECIDED": 2}
-
 
 def command(
     variant: Annotated[
@@ -59,6 +57,7 @@ def command(
     from qtool.evaluate.order import Order, fulfil
     from qtool.evaluate.text import render
     from qtool.models.locate import locate
+    from qtool.records.ship_rule import exit_code
 
     order = Order(
         model=_locate(variant),
@@ -84,7 +83,7 @@ def command(
     )
     found = fulfil(order, stage_progress(quiet))
     show(found, as_json, render(found))
-    raise typer.Exit(_EXIT[found.overall])
+    raise typer.Exit(exit_code(found.overall))
 
 
 def _locate(model: str) -> Path:

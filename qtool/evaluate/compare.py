@@ -3,18 +3,20 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from qtool import catalog
 from qtool.errors import DataError, MismatchError, PlanError
-from qtool.evaluate import paired, results, scale, verdict
+from qtool.evaluate import paired, results, scale
 from qtool.evaluate.contract import Metric
 from qtool.evaluate.foreign_log import LoggedMetric, read_logs
 from qtool.evaluate.metrics import load_metric
 from qtool.evaluate.model import refuse_other_base
-from qtool.evaluate.order import DEFAULT_MARGIN_POINTS, WorseTask
-from qtool.evaluate.statistics import holm
+from qtool.evaluate.order import DEFAULT_MARGIN_POINTS, WorseTask, worse_tasks
 from qtool.evaluate.tasks import FOREIGN_METRIC, METRICS
 from qtool.records.evaluation import Churn, Comparison, Evaluation, ItemResult, Score, VerdictName
+from qtool.records.presentation import Presented
+from qtool.records.ship_rule import TaskVerdict, overall
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Answers:
     chat: bool | None = None
     base_digest: str = ""
     tokenizer_digest: str = ""
+    critical: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +47,20 @@ class ComparedTask:
     churn: Churn
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
+@dataclass(frozen=True, slots=True, repr=False)
+class Compared(Presented):
     """All tasks that both sides have; `only_one_side` names the others."""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("overall",)
 
     tasks: tuple[ComparedTask, ...]
     only_one_side: tuple[str, ...]
     overall: VerdictName
     worse: tuple[WorseTask, ...]
+
+    def table(self) -> str:
+        """Two lines a task, and the verdict over all."""
+        return render(self)
 
 
 def compare(
@@ -68,12 +77,13 @@ def compare(
             f"{baseline} and {variant} have no task in common: {', '.join(before)} against {', '.join(after)}"
         )
     compared = tuple(_compare(before[task], after[task], margin_points) for task in shared)
-    adjusted = holm([each.comparison.p_worse for each in compared])
+    verdicts = {each.task: each.comparison.verdict for each in compared}
+    sides = before | after
     return Compared(
         tasks=compared,
         only_one_side=tuple(sorted(set(before) ^ set(after))),
-        overall=verdict.overall(each.comparison.verdict for each in compared),
-        worse=tuple(WorseTask(each.task, p) for each, p in zip(compared, adjusted, strict=True) if p < verdict.LEVEL),
+        overall=overall(TaskVerdict(task, verdicts.get(task), sides[task].critical) for task in sides),
+        worse=worse_tasks({each.task: each.comparison.p_worse for each in compared}),
     )
 
 
@@ -120,6 +130,7 @@ def _ours(path: Path, evaluation: Evaluation) -> Answers:
         chat=evaluation.chat,
         base_digest=evaluation.base_digest,
         tokenizer_digest=evaluation.tokenizer_digest,
+        critical=evaluation.critical is not False,
     )
 
 

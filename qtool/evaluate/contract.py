@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from qtool.engine.contract import Engine, FinishReason
+from qtool.records.evaluation import Unit
 from qtool.records.task import Item, TaskSpec
 
 Direction = Literal["higher", "lower"]
+AnswerKind = Literal["text", "choice", "likelihood"]
 Options = Mapping[str, float | str]
 
 
@@ -89,7 +91,13 @@ class Context:
 
 
 class Scorer(Protocol):
-    """What a module of `evaluate/scorers/` provides."""
+    """What a module of `evaluate/scorers/` provides.
+
+    `ANSWERS` says what its answers are: "text" that the model wrote, one "choice" of several, or the "likelihood" of
+    the item's own text, which is all prompt and has no target.
+    """
+
+    ANSWERS: AnswerKind
 
     def ask(self, questions: Sequence[Question], context: Context) -> Iterator[tuple[int, Answer]]:
         """(index into `questions`, answer), each index once, in the order in which they finish."""
@@ -99,14 +107,16 @@ class Scorer(Protocol):
 class Metric(Protocol):
     """What a module of `evaluate/metrics/` provides.
 
-    `BINARY` metrics give 0 or 1; `DIRECTION` says which end is good; `PERFECT` is the value of a perfect answer. A
-    module may also set `SLOW = True`, to be graded in threads, and have `prepare(task)`, which raises what would make
-    grading impossible before any model is loaded.
+    `BINARY` metrics give 0 or 1; `DIRECTION` says which end is good; `PERFECT` is the value of a perfect answer; `UNIT`
+    is "fraction" for values from 0 to 1, "perplexity" for nats a token. A module may also set `SLOW = True`, to be
+    graded in threads, and have `prepare(task)`, which raises what would make grading impossible before any model is
+    loaded.
     """
 
     DIRECTION: Direction
     BINARY: bool
     PERFECT: float
+    UNIT: Unit
 
     def grade(self, item: Item, answer: Answer, task: TaskSpec) -> Grade:
         """The value of `answer` for `item`, in the metric's own unit."""

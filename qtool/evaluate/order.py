@@ -1,11 +1,12 @@
 """What `qtool eval` is asked for: from names to verdicts, with the baseline's answers, in one look or several."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from qtool.errors import MismatchError, PlanError
-from qtool.evaluate import sequential, verdict
+from qtool.evaluate import sequential
 from qtool.evaluate.asking import Asked
 from qtool.evaluate.harness import PREFIX, HarnessOrder, check, evaluate_harness
 from qtool.evaluate.model import (
@@ -24,6 +25,8 @@ from qtool.evaluate.tasks import all_tasks, load_task
 from qtool.models.locate import is_url
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation, VerdictName
+from qtool.records.presentation import Presented
+from qtool.records.ship_rule import overall, verdict_of
 from qtool.records.task import TaskSpec
 
 DEFAULT_MARGIN_POINTS = 2.0
@@ -57,9 +60,11 @@ class WorseTask:
     p_holm: float
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """All that was found. `overall` is the intersection-union verdict over critical tasks, None without a baseline."""
+@dataclass(frozen=True, slots=True, repr=False)
+class Findings(Presented):
+    """All that was found. `overall` is the ship rule's verdict over all tasks, None without a baseline."""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("overall", "output")
 
     output: str
     evaluations: tuple[Evaluation, ...]
@@ -86,7 +91,7 @@ def fulfil(order: Order, progress: Progress, *, opener: Opener | None = None) ->
     return Findings(
         output=str(output),
         evaluations=evaluations,
-        overall=_overall(specs, evaluations),
+        overall=None if order.baseline is None else overall(map(verdict_of, evaluations)),
         worse=worse(evaluations),
     )
 
@@ -110,9 +115,13 @@ def is_model(folder: Path) -> bool:
 
 def worse(evaluations: Sequence[Evaluation]) -> tuple[WorseTask, ...]:
     """Tasks that got worse at 5 % after Holm's correction: a claim about which, not about whether to ship."""
-    compared = [each for each in evaluations if each.comparison is not None]
-    adjusted = holm([each.comparison.p_worse for each in compared if each.comparison is not None])
-    return tuple(WorseTask(each.task, p) for each, p in zip(compared, adjusted, strict=True) if p < _WORSE)
+    return worse_tasks({each.task: each.comparison.p_worse for each in evaluations if each.comparison is not None})
+
+
+def worse_tasks(p_values: Mapping[str, float]) -> tuple[WorseTask, ...]:
+    """Those of the tasks with these p-values of "got worse" that are still below 5 % after Holm's correction."""
+    adjusted = holm(list(p_values.values()))
+    return tuple(WorseTask(task, p) for task, p in zip(p_values, adjusted, strict=True) if p < _WORSE)
 
 
 def _split(order: Order) -> tuple[Order, HarnessOrder | None]:
@@ -234,11 +243,3 @@ def _look(
 
 def _is_decided(evaluation: Evaluation | None) -> bool:
     return evaluation is not None and evaluation.comparison is not None and evaluation.comparison.verdict != "UNDECIDED"
-
-
-def _overall(specs: Sequence[TaskSpec], evaluations: Sequence[Evaluation]) -> VerdictName | None:
-    verdicts = {each.task: each.comparison.verdict for each in evaluations if each.comparison is not None}
-    if not verdicts:
-        return None
-    critical = [verdicts[spec.name] for spec in specs if spec.critical and spec.name in verdicts]
-    return verdict.overall(critical or verdicts.values())

@@ -7,14 +7,12 @@ killed, is not asked again; the statistics are always computed anew, since they 
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
-from qtool import catalog
 from qtool.errors import MismatchError, PlanError
 from qtool.evaluate import agreement, prompts, results, tasks
 from qtool.evaluate.asking import Asked, Work, ask, context_of, differs_in, timing_of, work_on
 from qtool.evaluate.conclude import conclude
-from qtool.evaluate.contract import Question, Scorer
+from qtool.evaluate.contract import Question
 from qtool.evaluate.floor import measure_floor, read_floor, write_floor
 from qtool.evaluate.metrics import load_metric
 from qtool.evaluate.model import (
@@ -30,6 +28,7 @@ from qtool.evaluate.model import (
     settled,
 )
 from qtool.evaluate.rounding import measure_noise, read_noise, write_noise
+from qtool.evaluate.scorers import load_scorer
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation, ItemResult
 from qtool.records.task import Item, TaskSpec
@@ -172,12 +171,11 @@ def _measure_baseline(questions: Sequence[Question], rows: Sequence[ItemResult],
     task = work.asked.task.name
     floor = read_floor(work.output, task, work.digest)
     if floor is None or not floor.is_enough_for(len(rows)):
-        scorer = cast(Scorer, catalog.load(tasks.SCORERS, work.asked.task.scorer, kind="scorer"))
         with work.progress.track(f"{task}: noise floor", None, "items"):
             floor = measure_floor(
                 questions,
                 rows,
-                scorer,
+                load_scorer(work.asked.task.scorer),
                 context_of(work),
                 differs=differs_in(work, {item.id: item for item in work.asked.items}),
                 seconds=max(_LEAST_FLOOR_SECONDS, work.settings.floor_share * seconds),

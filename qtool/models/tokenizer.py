@@ -63,6 +63,24 @@ def uses_bos(tokenizer: Any) -> bool:
     return start is not None and list(tokenizer.encode("a"))[:1] == [start]
 
 
+def wants_bos(tokenizer: Any) -> bool:
+    """Whether the model itself shows that its texts begin with BOS: its chat template writes one, before the first turn
+    and before no other, or the configuration it was trained with asks for one."""
+    start = tokenizer.bos_token
+    if start is None:
+        return False
+    if tokenizer.init_kwargs.get("add_bos_token") is True:
+        return True
+    if not tokenizer.chat_template:
+        return False
+    turns = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
+    try:
+        text = render_chat(tokenizer, turns)
+    except ModelError:
+        return False  # a template that refuses plain turns shows nothing
+    return text.startswith(start) and text.count(start) == 1  # one before each turn is a mark of turns
+
+
 def stop_ids(folder: Path, tokenizer: Any) -> tuple[int, ...]:
     """Ids that end a generation, sorted: the tokenizer's EOS and those of the two configs of `folder`."""
     found = {tokenizer.eos_token_id}

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-ScorerName = Literal["generation", "choice", "rolling"]
-
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -55,7 +53,7 @@ class TaskSpec:
     description: str
     licence: str
     prompt: str
-    scorer: ScorerName
+    scorer: str
     metric: str
     extract: Literal["text", "first_line", "last_number", "json", "code", "letter"]
     margin_points: float

@@ -1,9 +1,10 @@
 """What a variant is and, layer by layer, how it was made: `variant.json`, the ledger."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from qtool.records.model import ModelIdentity
+from qtool.records.presentation import Presented
 
 SchemeName = Literal["base", "w4a16", "w8a16", "w8a8", "fp8", "nf4", "int8"]
 Activations = Literal["none", "dynamic", "static"]
@@ -75,9 +76,11 @@ class Verification:
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
+@dataclass(frozen=True, slots=True, repr=False)
+class Variant(Presented):
     """The manifest `variant.json` of a finished variant folder; `recipe.scheme == "base"` is the baseline."""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("name", "recipe.scheme", "recipe.method", "bytes", "fallbacks")
 
     format_version: int
     name: str

@@ -12,6 +12,7 @@ from qtool.records.ladder import Ladder, ladder_text
 from qtool.records.latency import LatencyProfile
 from qtool.records.model import same_base
 from qtool.records.plan import Plan
+from qtool.records.ship_rule import counting_tasks
 from qtool.records.variant import Variant
 from qtool.store.codec import read_json
 from qtool.store.shipped import evals_folder
@@ -68,15 +69,18 @@ def join(run: Path) -> Joined:
 
 
 def critical_tasks(joined: Joined) -> tuple[str, ...]:
-    """The tasks a variant must pass: as the plan says, else as the task file says, else all."""
-    asked = {task.name: task.critical for task in joined.plan.tasks} if joined.plan else {}
+    """The tasks a variant must pass, by the ship rule: critical as the plan says, else as the evaluation says, else as
+    the task file says."""
     folder = Path(joined.plan.evals_dir) if joined.plan and joined.plan.evals_dir else None
-    return tuple(task for task in joined.tasks if _is_critical(task, asked.get(task), folder))
+    return counting_tasks({task: _is_critical(task, joined, folder) for task in joined.tasks})
 
 
-def _is_critical(task: str, asked: bool | None, evals_dir: Path | None) -> bool:
-    if asked is not None:
-        return asked
+def _is_critical(task: str, joined: Joined, evals_dir: Path | None) -> bool:
+    said = [planned.critical for planned in (joined.plan.tasks if joined.plan else ()) if planned.name == task]
+    said += [entry.critical for rows in joined.evaluations.values() for entry in rows if entry.task == task]
+    answer = next((critical for critical in said if critical is not None), None)
+    if answer is not None:
+        return answer
     for folder in (evals_dir, evals_folder()):
         path = folder / f"{task}.toml" if folder is not None else None
         if path is not None and path.is_file():

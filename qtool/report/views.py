@@ -44,10 +44,8 @@ def slices_of(report: Report, task: str) -> tuple[tuple[str, tuple[SliceScore | 
 
 
 def status(row: ReportRow, report: Report) -> str:
-    """The word for the verdict column: baseline, PASS, FAIL, UNDECIDED or not evaluated."""
-    if row.variant.name == report.baseline:
-        return "baseline"
-    return row.overall or "not evaluated"
+    """The word for the verdict column: baseline, PASS, FAIL or UNDECIDED."""
+    return "baseline" if row.variant.name == report.baseline else row.overall or "UNDECIDED"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from qtool import __version__
 from qtool.store.codec import read_json
 from qtool.store.digest import file_digest, record_digest
 from qtool.store.run_directory import write_record
@@ -47,7 +48,7 @@ def mark_done(run: Path, stage: str, inputs: object, manifest: Path, *, also: It
     all files of its folder for the manifest of a folder, else those whose names begin as its own; and `also`."""
     files = sorted({*_files_of(manifest), *also} - {manifest})
     entry = FinishedStage(
-        record_digest(inputs),
+        _key(inputs),
         str(manifest.relative_to(run)),
         file_digest(manifest),
         tuple((str(path.relative_to(run)), file_digest(path)) for path in files),
@@ -58,7 +59,7 @@ def mark_done(run: Path, stage: str, inputs: object, manifest: Path, *, also: It
 
 def _entry(run: Path, stage: str, inputs: object) -> FinishedStage | None:
     entry = _read(run).finished.get(stage)
-    return entry if entry is not None and entry.inputs == record_digest(inputs) else None
+    return entry if entry is not None and entry.inputs == _key(inputs) else None
 
 
 def _first_changed(run: Path, entry: FinishedStage) -> str | None:
@@ -72,6 +73,11 @@ def _files_of(manifest: Path) -> list[Path]:
     whole = manifest.name in _OF_WHOLE_FOLDER
     found = manifest.parent.rglob("*") if whole else manifest.parent.glob(f"{manifest.stem}.*")
     return [path for path in found if path.is_file() and not path.name.startswith(".")]
+
+
+def _key(inputs: object) -> str:
+    """Digest of `inputs` and of the version: what another version made is made again."""
+    return record_digest({"qtool": __version__, "inputs": inputs})
 
 
 def _read(run: Path) -> StageLog:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from qtool.store import stage_log
 from qtool.store.stage_log import changed_file, is_done, mark_done
 
 
@@ -24,6 +25,12 @@ def test_a_stage_is_done_after_it_was_marked(tmp_path: Path) -> None:
 def test_other_inputs_make_it_undone(tmp_path: Path) -> None:
     _finished(tmp_path)
     assert not is_done(tmp_path, "calibrate", {"set": "code"})
+
+
+def test_another_version_makes_it_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _finished(tmp_path)
+    monkeypatch.setattr(stage_log, "__version__", "0.0.1")
+    assert not is_done(tmp_path, "calibrate", {"set": "mixed"})
 
 
 def test_a_changed_or_missing_manifest_makes_it_undone(tmp_path: Path) -> None:

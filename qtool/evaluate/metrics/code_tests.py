@@ -16,12 +16,14 @@ from qtool.errors import DataError
 from qtool.evaluate import sandbox
 from qtool.evaluate.contract import Answer, Direction, Grade
 from qtool.evaluate.extract import extract
+from qtool.records.evaluation import Unit
 from qtool.records.task import Item, TaskSpec
 
 DIRECTION: Direction = "higher"
 BINARY = True
 SLOW = True
 PERFECT = 1.0
+UNIT: Unit = "fraction"
 
 
 def prepare(task: TaskSpec) -> None:

@@ -13,10 +13,13 @@ from collections.abc import Iterator, Sequence
 
 from qtool.engine.contract import Scored, ScoreRequest
 from qtool.errors import DataError, PlanError
-from qtool.evaluate.contract import Answer, Context, Question, groups
+from qtool.evaluate.contract import Answer, AnswerKind, Context, Question, groups
 from qtool.evaluate.wording import between
 
 NORMALIZATIONS = ("none", "characters", "tokens")
+
+
+ANSWERS: AnswerKind = "choice"
 
 
 def ask(questions: Sequence[Question], context: Context) -> Iterator[tuple[int, Answer]]:
