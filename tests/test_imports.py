@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "qtool"
 LAYERS = (
     {"errors", "records", "progress"},
     {"catalog", "store"},
-    {"data", "models", "kernels", "reference"},
+    {"data", "models", "kernels", "reference", "formats"},
     {"engine"},
     {"calibrate", "quantize", "evaluate", "latency", "report", "bundle", "serve"},
     {"plan", "pipeline", "pipeline_ladder", "pipeline_run", "pipeline_sensitivity", "pipeline_sweep"},
@@ -22,7 +22,13 @@ LAYERS = (
 )
 STAGES = LAYERS[4]
 # DESIGN: reference models are found by models/locate; models is told apart from reference's own training code
-ALLOWED_WITHIN_LAYER = {("models", "reference"), ("kernels", "models"), ("data", "models"), ("data", "reference")}
+ALLOWED_WITHIN_LAYER = {
+    ("models", "reference"),
+    ("kernels", "models"),
+    ("data", "models"),
+    ("data", "reference"),
+    ("formats", "models"),
+}
 
 
 def _part(module: str) -> str:

@@ -1,0 +1,45 @@
+"""`qtool convert`: a variant as a file for another program."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qtool.cli.output import show, stage_progress
+
+
+def command(
+    variant: Annotated[str, typer.Argument(help="Variant or model: folder, reference name or hub id.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+    to: Annotated[str, typer.Option(help="Format: gguf (llama.cpp, Ollama, LM Studio, OpenVINO).")] = "gguf",
+    embedding: Annotated[
+        str, typer.Option(help="Type of embedding and head: keep (as stored), f16, or q8_0 (rounded, and counted).")
+    ] = "keep",
+    pre: Annotated[
+        str | None, typer.Option(help="llama.cpp's name for how the tokenizer cuts text, where qtool knows none.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite an existing file.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Write a variant as a GGUF file. Codes and scales are copied as they are: no weight is rounded again."""
+    from typing import Literal, cast
+
+    from qtool.errors import UnknownName
+    from qtool.models.locate import locate
+    from qtool.quantize.convert import convert
+    from qtool.report.conversion_text import conversion_text
+
+    if to != "gguf":
+        raise UnknownName("file format", to, ["gguf"])
+    if embedding not in ("keep", "f16", "q8_0"):
+        raise UnknownName("type of embedding", embedding, ["keep", "f16", "q8_0"])
+    found = convert(
+        locate(variant),
+        output,
+        progress=stage_progress(quiet),
+        embedding=cast(Literal["keep", "f16", "q8_0"], embedding),
+        pre=pre,
+        replace=replace,
+    )
+    show(found, as_json, conversion_text(found.file, found.kinds, found.compared, found.rounded, found.bytes))

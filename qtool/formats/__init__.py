@@ -1,0 +1,1 @@
+"""Files other programs read, one folder or module a format."""
