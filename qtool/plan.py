@@ -6,7 +6,6 @@ from typing import Literal, cast
 
 from qtool import catalog
 from qtool.errors import PlanError, QtoolError
-from qtool.latency.quantiles import samples_needed
 from qtool.quantize.recipe import BUDGET, completed, recipe_problems
 from qtool.records.plan import (
     Budget,
@@ -16,6 +15,7 @@ from qtool.records.plan import (
     PlannedTask,
     PlannedVariant,
 )
+from qtool.records.quantile_rule import samples_needed
 from qtool.records.variant import Activations, Recipe, SchemeName
 from qtool.store.codec import read_toml
 

@@ -65,8 +65,6 @@ def _chance_below(values: Values, counts: "np.ndarray[tuple[int], np.dtype[np.in
     line = at + 1j * steps
     logs = -(counts[:, None] * np.log(1.0 - line[None, :] * slopes[:, None])).sum(axis=0)
     heights = (np.exp(logs) / line).real
-    area = float(np.trapezoid(heights, steps)) / math.pi if hasattr(np, "trapezoid") else float(
-        np.trapz(heights, steps)
-    ) / math.pi  # fmt: skip
+    area = float(np.trapezoid(heights, steps)) / math.pi
     # right of the pole the integral is P(> 0), left of it -P(< 0)
     return min(1.0, max(0.0, area if at > 0 else 1.0 + area))

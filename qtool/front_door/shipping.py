@@ -66,30 +66,40 @@ def serve(
     port: int = 8000,
     model_name: str | None = None,
     device: str = "auto",
+    threads: int | None = None,
     max_running: int | None = None,
     max_queue: int | None = None,
+    queue_seconds: float = 1.0,
+    max_connections: int = 1000,
     deadline: float = 120.0,
+    default_tokens: int = 512,
     drain: float = 45.0,
+    stall: float = 5.0,
     max_body_bytes: int = 2_000_000,
 ) -> None:
     """Serves a bundle behind an OpenAI-compatible HTTP server until told to stop."""
-    import logging
-
-    from qtool.serve.gate import read_bundle
-    from qtool.serve.stage import default_limits
+    from qtool.serve.stage import Listening, Running, default_limits
     from qtool.serve.stage import serve as listen
+    from qtool.serve.supervision.gate import read_bundle
+    from qtool.serve.watching.log import configure
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     limits = default_limits(read_bundle(Path(bundle)))
+    configure()
     limits = replaced(
         limits,
         max_running=max_running or limits.max_running,
         max_queue=limits.max_queue if max_queue is None else max_queue,
+        queue_seconds=queue_seconds,
+        max_connections=max_connections,
         deadline_seconds=deadline,
+        default_tokens=default_tokens,
         drain_seconds=drain,
+        stall_seconds=stall,
         max_body_bytes=max_body_bytes,
     )
-    listen(Path(bundle), host=host, port=port, name=model_name, limits=limits, device=device)
+    listen(
+        Path(bundle), listening=Listening(host, port), name=model_name, limits=limits, running=Running(device, threads)
+    )
 
 
 def _command() -> str:
