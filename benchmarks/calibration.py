@@ -363,8 +363,10 @@ def peak_of(model: Path, rows: Path) -> dict[str, int]:
     """Peak resident bytes of one calibration in this process, and what was resident before it."""
     import psutil
 
-    import qtool.calibrate.stage as stage
-    from qtool.calibrate import stream  # noqa: F401 - loaded before the measurement starts
+    from qtool.calibrate import (
+        stage,
+        stream,  # noqa: F401 - loaded before the measurement starts
+    )
     from qtool.progress import Silent
     from qtool.records.plan import CalibrationSettings
 
@@ -381,8 +383,10 @@ def resident_of(model: Path, wanted: int) -> dict[str, int]:
     the largest, and the peak of the whole process, in which the rows are drawn and stored."""
     import psutil
 
-    import qtool.calibrate.stage as stage
-    from qtool.calibrate import stream  # noqa: F401 - loaded before the measurement starts
+    from qtool.calibrate import (
+        stage,
+        stream,  # noqa: F401 - loaded before the measurement starts
+    )
     from qtool.progress import Silent
     from qtool.records.plan import CalibrationSettings
 

@@ -65,6 +65,17 @@ class QuantizationError(QtoolError):
     exit_code = 6
 
 
+class UnverifiedVariant(QuantizationError):
+    """A variant that was written and kept, and does not compute what it should; says where it differs."""
+
+    def __init__(self, folder: str, problem: str) -> None:
+        self.problem = problem
+        super().__init__(
+            f"{folder}: unverified: {problem}; the variant is kept there, and eval and bundle refuse it without "
+            "--allow-unverified"
+        )
+
+
 class MismatchError(QtoolError):
     """Two artifacts that must belong together do not: other model, tokenizer or items."""
 

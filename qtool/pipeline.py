@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qtool import __version__
-from qtool.errors import PlanError
+from qtool.errors import MismatchError
 from qtool.pipeline_ladder import climb, rung_name
 from qtool.pipeline_run import Run, ask, make, task_of
 from qtool.plan import BASELINE
 from qtool.progress import Progress
-from qtool.records.model import ModelIdentity
+from qtool.records.model import ModelIdentity, same_base
 from qtool.records.plan import Plan, PlannedTask, PlannedVariant
 from qtool.records.report import Report
 from qtool.records.task import TaskSpec
@@ -78,9 +78,10 @@ def _write_lock(state: Run, command: str) -> None:
     path = state.folder / "plan.lock.json"
     if path.exists():
         before = read_json(PlanLock, path)
-        if before.model.weights_digest != lock.model.weights_digest:
-            raise PlanError(
-                [f"{state.folder}: holds a run of another base model ({before.model.name}); choose another folder"]
+        if not same_base(before.model, lock.model):
+            raise MismatchError(
+                f"{state.folder}: holds a run of another base model ({before.model.name}, not {lock.model.name}); "
+                "choose another folder"
             )
     write_record(path, lock)
 
@@ -158,6 +159,7 @@ def _measure_latency(state: Run, made: tuple[PlannedVariant, ...]) -> None:
         inputs,
         output / f"{last}.json",
         lambda: measure(timed, state.plan.latency, output, progress=state.progress, dtype=state.plan.dtype),
+        also=[output / f"{name}{ending}.json" for name in timed for ending in ("", ".samples", ".bench_serve")],
     )
 
 

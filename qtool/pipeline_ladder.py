@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from qtool.pipeline_run import Run, ask, make
-from qtool.records.evaluation import Evaluation, VerdictName
 from qtool.records.ladder import Ladder, Rung, ladder_text
 from qtool.records.plan import PlannedVariant
-from qtool.records.task import TaskSpec
+from qtool.records.ship_rule import overall, verdict_of
 from qtool.records.variant import Recipe, Variant
 from qtool.store.codec import read_json
 from qtool.store.digest import file_digest
@@ -38,7 +37,7 @@ def climb(run: Run, variant: PlannedVariant) -> list[PlannedVariant]:
         found = ask(run, name, level=level)
         written = read_json(Variant, run.variant(name) / "variant.json")
         lifted = len(recipe.overrides) - len(variant.recipe.overrides)
-        tried.append(Rung(name, written.bytes, lifted, _overall(found, run.tasks)))
+        tried.append(Rung(name, written.bytes, lifted, overall(map(verdict_of, found))))
         if tried[-1].overall == "PASS":
             break
     passed = tried[-1].variant if tried[-1].overall == "PASS" else None
@@ -70,10 +69,3 @@ def _recipes(run: Run, variant: PlannedVariant) -> tuple[Recipe, ...]:
 
     run.stage(f"sensitivity:{variant.name}", inputs, path, work)
     return rungs(run.model, variant.recipe, read_json(Sensitivity, path), tries=variant.tries)
-
-
-def _overall(found: tuple[Evaluation, ...], tasks: tuple[TaskSpec, ...]) -> VerdictName:
-    from qtool.evaluate.verdict import overall
-
-    critical = {task.name for task in tasks if task.critical} or {task.name for task in tasks}
-    return overall(each.comparison.verdict for each in found if each.comparison is not None and each.task in critical)

@@ -1,10 +1,9 @@
 """One run while it is carried out: what every order of stages needs to make a variant and to ask it the tasks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qtool import __version__
 from qtool.plan import BASELINE
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation
@@ -14,7 +13,7 @@ from qtool.records.task import TaskSpec
 from qtool.records.variant import Recipe
 from qtool.store.codec import read_json
 from qtool.store.digest import file_digest, fingerprint
-from qtool.store.stage_log import is_done, mark_done
+from qtool.store.stage_log import changed_file, is_done, mark_done
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,22 +26,29 @@ class Run:
     identity: ModelIdentity
     progress: Progress
 
-    def stage(self, name: str, inputs: object, manifest: Path, work: Callable[[], object]) -> None:
-        """Does `work` unless `name` was done from equal `inputs`; says which of the two."""
+    def stage(
+        self, name: str, inputs: object, manifest: Path, work: Callable[[], object], *, also: Iterable[Path] = ()
+    ) -> None:
+        """Does `work` unless `name` was done from equal `inputs` and its files are as they were; says which of the two.
+
+        The files are those that `manifest` speaks for, and `also`.
+        """
         if not self.is_done(name, inputs):
             work()
-            self.mark_done(name, inputs, manifest)
+            self.mark_done(name, inputs, manifest, also=also)
 
     def is_done(self, name: str, inputs: object) -> bool:
-        """Whether stage `name` was done from equal `inputs`; if so, says that it is skipped."""
-        done = is_done(self.folder, name, {"qtool": __version__, "inputs": inputs})
-        if done:
+        """Whether stage `name` was done from equal `inputs` and its files are as it left them; says which."""
+        if is_done(self.folder, name, inputs):
             self.progress.note(f"{name}: unchanged, skipped")
-        return done
+            return True
+        if changed := changed_file(self.folder, name, inputs):
+            self.progress.note(f"{name}: {changed} is not what this stage wrote; it is made again")
+        return False
 
-    def mark_done(self, name: str, inputs: object, manifest: Path) -> None:
-        """Records that stage `name` ended well and wrote `manifest`."""
-        mark_done(self.folder, name, {"qtool": __version__, "inputs": inputs}, manifest)
+    def mark_done(self, name: str, inputs: object, manifest: Path, *, also: Iterable[Path] = ()) -> None:
+        """Records that stage `name` ended well and wrote `manifest` and the files that belong to it."""
+        mark_done(self.folder, name, inputs, manifest, also=also)
 
     def variant(self, name: str) -> Path:
         """The folder of variant `name`."""
@@ -115,7 +121,7 @@ def ask(run: Run, name: str, *, level: float | None = None) -> tuple[Evaluation,
             output,
             baseline=None if name == BASELINE else run.evaluations(BASELINE),
             progress=run.progress,
-            settings=Settings(seed=run.plan.seed, dtype=run.plan.dtype),
+            settings=Settings(seed=run.plan.seed, dtype=run.plan.dtype, chat=run.plan.chat),
         )
     for task in wanted:
         run.mark_done(f"evaluate:{name}:{task}", inputs[task], output / f"{task}.json")
@@ -130,6 +136,7 @@ def _asking_inputs(run: Run, variant: str, task: TaskSpec, level: float | None) 
         "data": None if task.data is None else fingerprint(Path(task.data)),
         "seed": run.plan.seed,
         "dtype": run.plan.dtype,
+        "chat": run.plan.chat,
         "baseline": None if variant == BASELINE else file_digest(baseline),
     }
     return inputs if level is None else {**inputs, "level": level}

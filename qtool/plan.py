@@ -15,6 +15,7 @@ from qtool.records.plan import (
     PlannedTask,
     PlannedVariant,
 )
+from qtool.records.quantile_rule import samples_needed
 from qtool.records.variant import Activations, Recipe, SchemeName
 from qtool.store.codec import read_toml
 
@@ -72,6 +73,7 @@ class PlanFile:
     dtype: str = "auto"
     evals_dir: str | None = None
     sets_dir: str | None = None
+    chat: bool | None = None
 
 
 def read_plan(path: Path) -> Plan:
@@ -97,6 +99,7 @@ def read_plan(path: Path) -> Plan:
         dtype=written.dtype,
         evals_dir=_beside(path, written.evals_dir),
         sets_dir=_beside(path, written.sets_dir),
+        chat=written.chat,
     )
     problems = [f"{path}: {problem}" for problem in plan_problems(plan)]
     if problems:
@@ -215,6 +218,9 @@ def _setting_problems(plan: Plan) -> list[str]:
         **{f"latency.concurrency[{index}]": level for index, level in enumerate(plan.latency.concurrency)},
     }
     problems += [f"{key}: {value} is not at least 1" for key, value in counts.items() if value < 1]
+    fewest = samples_needed(0.5)
+    if 1 <= plan.latency.requests < fewest:
+        problems.append(f"latency.requests: {plan.latency.requests} give no median; time at least {fewest} at a level")
     limits = {"budget.memory_bytes": plan.budget.memory_bytes, "budget.e2e_ms_p95": plan.budget.e2e_ms_p95}
     problems += [f"{key}: {value} is not above 0" for key, value in limits.items() if value is not None and value <= 0]
     return problems

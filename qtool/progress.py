@@ -61,3 +61,8 @@ class RichProgress:
 
     def note(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)
+
+
+def chosen_progress(quiet: bool) -> Progress:
+    """Bars on stderr, or nothing when `quiet` is set."""
+    return Silent() if quiet else RichProgress()

@@ -17,6 +17,7 @@ LAYERS = (
     {"engine"},
     {"calibrate", "quantize", "evaluate", "latency", "report", "bundle", "serve"},
     {"plan", "pipeline", "pipeline_ladder", "pipeline_run", "pipeline_sensitivity", "pipeline_sweep"},
+    {"front_door"},
     {"cli", "__main__"},
 )
 STAGES = LAYERS[4]

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from qtool import pipeline
-from qtool.errors import PlanError, StoreError
+from qtool.bundle.stage import bundle
+from qtool.errors import MismatchError, StoreError
 from qtool.plan import read_plan
 from qtool.progress import Advance
 from qtool.records.plan import Plan
+from qtool.report.unchanged import refuse_changed
 from qtool.store.run_directory import locked
 
 PLAN = """
@@ -104,6 +106,26 @@ def test_an_equal_run_skips_everything_and_says_so(finished: Path, plan: Plan) -
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")} == before
 
 
+def test_two_flipped_bytes_are_told_and_the_variant_is_made_again(finished: Path, plan: Plan) -> None:
+    variant = finished / "variants" / "w4a16"
+    weights = variant / "model.safetensors"
+    weights = weights if weights.is_file() else sorted(variant.glob("*.safetensors"))[0]
+    before = weights.read_bytes()
+    weights.write_bytes(before[:-2] + bytes(255 - byte for byte in before[-2:]))
+    with pytest.raises(MismatchError, match=r"w4a16: its weights or config\.json are not those"):
+        refuse_changed(finished)
+    with pytest.raises(MismatchError, match="not those that were evaluated"):
+        bundle(finished, variant="w4a16", output=finished / "b", progress=Notes())
+    notes = Notes()
+    pipeline.run(plan, finished, progress=notes, command="qtool run plan.toml")
+    assert (
+        f"quantize:w4a16: variants/w4a16/{weights.name} is not what this stage wrote; it is made again" in notes.lines
+    )
+    assert "quantize:w8a8-static: unchanged, skipped" in notes.lines
+    assert weights.read_bytes() == before
+    refuse_changed(finished)
+
+
 def test_another_margin_judges_again_without_quantizing_again(finished: Path, plan: Plan) -> None:
     notes = Notes()
     tasks = (replace(plan.tasks[0], margin_points=50.0), *plan.tasks[1:])
@@ -115,7 +137,7 @@ def test_another_margin_judges_again_without_quantizing_again(finished: Path, pl
 
 
 def test_a_folder_of_another_base_model_is_refused(finished: Path, plan: Plan) -> None:
-    with pytest.raises(PlanError, match="another base model"):
+    with pytest.raises(MismatchError, match="another base model"):
         pipeline.run(replace(plan, base="reference-128"), finished, progress=Notes(), command="")
 
 

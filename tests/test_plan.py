@@ -6,6 +6,8 @@ import pytest
 
 from qtool.errors import PlanError
 from qtool.plan import read_plan
+from qtool.quantize.recipe import completed
+from qtool.records.variant import Recipe
 
 GOOD = """
 base = "reference-64"
@@ -110,3 +112,20 @@ def test_relative_folders_are_taken_from_the_plans_own_folder(tmp_path: Path) ->
     (tmp_path / "my-evals").mkdir()
     plan = read_plan(_plan(tmp_path, 'evals_dir = "my-evals"\n' + GOOD))
     assert plan.evals_dir == str(tmp_path / "my-evals")
+
+
+@pytest.mark.parametrize(
+    ("fields", "method", "format_"),
+    [
+        ({"scheme": "w4a16"}, "rtn", "compressed-tensors"),
+        ({"scheme": "w4a16", "method": "gptqmodel"}, "gptqmodel", "gptq"),
+        ({"scheme": "nf4"}, "bitsandbytes", "bitsandbytes"),
+        ({"scheme": "w4a16", "method": "gptq", "format": "gptq"}, "gptq", "gptq"),
+        ({"scheme": "w4a16", "method": "no_such"}, "no_such", "compressed-tensors"),
+    ],
+)
+def test_what_a_recipe_leaves_open_is_what_its_scheme_and_method_declare(
+    fields: dict[str, str], method: str, format_: str
+) -> None:
+    found = completed(Recipe(**fields))  # type: ignore[arg-type]
+    assert (found.method, found.format) == (method, format_)

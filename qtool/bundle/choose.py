@@ -3,8 +3,14 @@
 from pathlib import Path
 
 from qtool.errors import MismatchError, StoreError, UnknownName, UsageError
+from qtool.evaluate.verdict import verdict_of_bounds
+from qtool.progress import Progress
+from qtool.records.evaluation import Evaluation, VerdictName
 from qtool.records.report import Report, ReportRow
 from qtool.records.variant import Variant
+from qtool.report.join import join
+from qtool.report.stage import judge
+from qtool.report.unchanged import changed_part
 from qtool.store.codec import read_json
 
 
@@ -15,6 +21,32 @@ def read_report(run: Path) -> Report:
     if not (run / "report.json").is_file():
         raise StoreError(f"{run}: has no report; write it with: qtool report {run}")
     return read_json(Report, run / "report.json")
+
+
+def judged_anew(run: Path, progress: Progress) -> Report:
+    """The report of `run` as its evaluations give it now: what report.json says is read, told of where it differs, and
+    otherwise not believed. Raises MismatchError where an evaluation was edited."""
+    stored = read_report(run)
+    joined = join(run)
+    for variant in joined.variants:
+        for evaluation in joined.evaluations[variant.name]:
+            _check_evaluation(run, variant, evaluation)
+    fresh = judge(joined, name=run.resolve().name, command=stored.command)
+    if fresh != stored:
+        progress.note(f"{run / 'report.json'}: is not what the evaluations say, and is not used")
+    return fresh
+
+
+def _check_evaluation(run: Path, variant: Variant, evaluation: Evaluation) -> None:
+    where = f"{run}: {evaluation.task} of {variant.name}"
+    compared = evaluation.comparison
+    if compared is not None and _better(compared.verdict, verdict_of_bounds(compared.interval, compared.margin)):
+        raise MismatchError(f"{where} says {compared.verdict}, which is not what its numbers give; evaluate it again")
+
+
+def _better(verdict: VerdictName, than: VerdictName) -> bool:
+    order: tuple[VerdictName, ...] = ("FAIL", "UNDECIDED", "PASS")
+    return order.index(verdict) > order.index(than)
 
 
 def choose(report: Report, variant: str | None) -> tuple[ReportRow, str]:
@@ -42,13 +74,10 @@ def choose(report: Report, variant: str | None) -> tuple[ReportRow, str]:
 
 def check_unchanged(folder: Path, row: ReportRow) -> None:
     """Raises MismatchError unless `folder` still holds the variant that was evaluated, to the byte."""
-    from qtool.models.checkpoint import tokenizer_digest, weights_digest
-
     if not (folder / "variant.json").is_file():
         raise StoreError(f"{folder}: the variant is gone; make it again with the same qtool run")
-    if read_json(Variant, folder / "variant.json") != row.variant:
-        raise MismatchError(f"{folder}: was made again after the report; write the report anew with: qtool report")
-    if weights_digest(folder) != row.variant.weights_digest:
-        raise MismatchError(f"{folder}: its weights are not the ones that were evaluated; run the plan again")
-    if tokenizer_digest(folder) != row.variant.tokenizer_digest:
-        raise MismatchError(f"{folder}: its tokenizer is not the one that was evaluated; run the plan again")
+    for evaluation in row.evaluations:
+        if evaluation.variant_digest != row.variant.weights_digest:
+            raise MismatchError(f"{folder}: {evaluation.task} was answered by other weights; run the plan again")
+    if changed := changed_part(folder, row.variant):
+        raise MismatchError(f"{folder}: its {changed} not those that were evaluated; run the plan again")

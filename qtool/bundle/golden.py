@@ -23,12 +23,14 @@ def golden_prompts(run: Path, variant: str, engine: Engine, folder: Path, dtype:
 
     The noise is the difference between generating alone and scoring all prompts in one batch.
     """
-    from qtool.models.tokenizer import encode, load_tokenizer
+    from qtool.models.tokenizer import encode, has_chat_template, load_tokenizer, render_chat
 
     tokenizer = load_tokenizer(folder)
     status = engine.status()
     longest = min(_MOST_TOKENS, status.context_tokens - _NEW_TOKENS)
     texts = list(_evaluated_prompts(run / "evaluations" / variant)) or list(_FALLBACK)
+    if texts == list(_FALLBACK) and has_chat_template(folder):
+        texts = [render_chat(tokenizer, [{"role": "user", "content": text}]) for text in texts]
     ids = [encode(tokenizer, text)[:longest] for text in texts[:_PROMPTS]]
     ids = [prompt for prompt in dict.fromkeys(ids) if prompt]
     seen = [observe(engine, prompt, new_tokens=_NEW_TOKENS, tolerance=0.0) for prompt in ids]

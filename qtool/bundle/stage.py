@@ -1,10 +1,9 @@
 """`bundle`: one folder with all that a server needs to answer, and to know that it answers as it was measured."""
 
-import shutil
 from pathlib import Path
 
 from qtool import __version__
-from qtool.bundle.choose import check_unchanged, choose, read_report
+from qtool.bundle.choose import check_unchanged, choose, judged_anew
 from qtool.bundle.contents import MANIFEST, copy_calibration, copy_variant, listed
 from qtool.bundle.deploy import render, write_deploy
 from qtool.bundle.golden import golden_prompts
@@ -12,19 +11,32 @@ from qtool.bundle.settings import best_level, deploy_settings, runtime_settings
 from qtool.progress import Progress
 from qtool.records.bundle import Bundle, GoldenPrompt
 from qtool.records.report import ReportRow
+from qtool.records.unverified import refuse_unverified
+from qtool.report.html import page
 from qtool.store.codec import read_json_object
-from qtool.store.run_directory import new_folder, write_record
+from qtool.store.run_directory import new_folder, write_record, write_text
 
 FORMAT_VERSION = 1
 _STEPS = 4
 
 
-def bundle(run: Path, *, variant: str | None, output: Path | None, progress: Progress, replace: bool = False) -> Bundle:
+def bundle(
+    run: Path,
+    *,
+    variant: str | None,
+    output: Path | None,
+    progress: Progress,
+    replace: bool = False,
+    allow_unverified: bool = False,
+) -> Bundle:
     """Writes the bundle of `variant`, or of the recommended one, into a new folder and returns its manifest.
 
-    Raises UsageError where none is recommended or named, MismatchError where the variant is not what was evaluated.
+    Raises UsageError where none is recommended or named, MismatchError where the variant is not what was evaluated,
+    UnverifiedVariant where its verification failed, unless `allow_unverified` takes it all the same.
     """
-    row, chosen = choose(read_report(run), variant)
+    report = judged_anew(run, progress)
+    row, chosen = choose(report, variant)
+    refuse_unverified(row.variant, run / "variants" / row.variant.name, allowed=allow_unverified)
     source = run / "variants" / row.variant.name
     with (
         progress.track("bundle", _STEPS, "steps") as advance,
@@ -33,8 +45,7 @@ def bundle(run: Path, *, variant: str | None, output: Path | None, progress: Pro
         check_unchanged(source, row)
         copy_variant(source, folder)
         copy_calibration(run, folder)
-        if (run / "report.html").is_file():
-            shutil.copyfile(run / "report.html", folder / "report.html")
+        write_text(folder / "report.html", page(report))
         advance(1)
         dtype, context_tokens, golden = _observe(run, row, folder)
         advance(1)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from qtool.calibrate.stored_tensors import StoredTensors
 from qtool.errors import ModelError
 from qtool.models.architecture import Architecture, describe_model
-from qtool.models.checkpoint import open_checkpoint
-from qtool.models.skeleton import CONFIG_KEYS_OF_STORAGE, empty_model, load_base
+from qtool.models.checkpoint import is_quantized, open_checkpoint
+from qtool.models.skeleton import empty_model, load_base
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]  # of one block, without the hidden states
 
@@ -43,7 +43,7 @@ class BlockStream:
 
     def __init__(self, folder: Path, *, dtype: torch.dtype, device: torch.device) -> None:
         self._checkpoint = open_checkpoint(folder)
-        if any(key in self._checkpoint.config for key in CONFIG_KEYS_OF_STORAGE):
+        if is_quantized(self._checkpoint.config):
             raise ModelError(f"{folder}: is a quantized checkpoint; calibrate the base model it was made from")
         self._dtype, self._device = dtype, device
         self._model: Any = empty_model(folder)
@@ -80,7 +80,7 @@ class BlockStream:
         return {
             layer.name: self._model.get_submodule(layer.name)
             for layer in self.architecture.linears
-            if layer.block is None
+            if layer.block is None and not layer.beside_text
         }
 
     @contextlib.contextmanager

@@ -15,6 +15,9 @@ def command(
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="New folder; default RUN/bundle.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle that is already there.")] = False,
+    allow_unverified: Annotated[
+        bool, typer.Option("--allow-unverified", help="Bundle a variant whose verification failed; recorded.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
@@ -22,7 +25,14 @@ def command(
     from qtool.bundle.stage import bundle
 
     target = output or run / "bundle"
-    result = bundle(run, variant=variant, output=target, progress=stage_progress(quiet), replace=replace)
+    result = bundle(
+        run,
+        variant=variant,
+        output=target,
+        progress=stage_progress(quiet),
+        replace=replace,
+        allow_unverified=allow_unverified,
+    )
     size = sum(entry.bytes for entry in result.files)
     text = (
         f"{target}: {result.variant.name}, {len(result.files)} files, {size:,} bytes, "

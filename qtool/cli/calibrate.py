@@ -1,12 +1,12 @@
 """`qtool calibrate`: activation ranges of a model over a set, and whether the set was good enough."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from qtool.cli.output import show, stage_progress
+from qtool.cli.output import show
 
 
 class _RunByDefault(TyperGroup):
@@ -71,25 +71,27 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Run a set through a model once; write ranges, histograms and the certificate. Interrupted, it resumes."""
-    from qtool.calibrate.stage import Machine, calibrate, calibrate_shard
     from qtool.calibrate.text import calibration_text, shard_text
-    from qtool.models.locate import locate
-    from qtool.records.plan import CalibrationSettings
+    from qtool.front_door.calibration import calibrate, calibrate_shard
 
-    settings = CalibrationSettings(
-        set_name, sequences, sequence_tokens, seed, tuple(observer or ("absmax", "percentile")), traffic
-    )
-    machine = Machine(device, dtype, activation_mib << 20)
-    progress = stage_progress(quiet)
+    asked: dict[str, Any] = {
+        "set": set_name,
+        "sequences": sequences,
+        "sequence_tokens": sequence_tokens,
+        "seed": seed,
+        "observers": observer or (),
+        "traffic": traffic,
+        "sets_dir": sets_dir,
+        "device": device,
+        "dtype": dtype,
+        "activation_mib": activation_mib,
+        "quiet": quiet,
+    }
     if shard is not None:
-        part = calibrate_shard(
-            locate(model), settings, output, shard=shard, progress=progress, sets_dir=sets_dir, machine=machine
-        )
+        part = calibrate_shard(model, output, shard=shard, **asked)
         show(part, as_json, shard_text(part, output))
         return
-    calibration = calibrate(
-        locate(model), settings, output, progress=progress, sets_dir=sets_dir, machine=machine, source=model
-    )
+    calibration = calibrate(model, output, **asked)
     show(calibration, as_json, calibration_text(calibration, output))
 
 
@@ -100,10 +102,10 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Join the shards of one set to the calibration that one pass over all of it would have given."""
-    from qtool.calibrate.shards import merge_shards
     from qtool.calibrate.text import calibration_text
+    from qtool.front_door.calibration import merge as join
 
-    calibration = merge_shards(tuple(shards), output)
+    calibration = join(shards, output)
     show(calibration, as_json, calibration_text(calibration, output))
 
 
@@ -130,18 +132,23 @@ def sweep_command(
     quiet: Quiet = False,
 ) -> None:
     """Score every way to choose activation ranges on your tasks, in one table, and name the layers that hurt."""
-    from qtool.models.locate import locate
-    from qtool.pipeline_sweep import OBSERVERS, SweepSettings, sweep, sweep_text
-    from qtool.records.plan import CalibrationSettings
+    from qtool.front_door.calibration import sweep
+    from qtool.pipeline_sweep import sweep_text
 
-    settings = SweepSettings(
-        calibration=CalibrationSettings(set_name, sequences, sequence_tokens, seed, tuple(observer or OBSERVERS)),
-        tasks=tuple(task or ()),
+    found = sweep(
+        model,
+        output,
+        tasks=task or (),
         scheme=scheme,
         items=items,
         blamed=blamed,
-    )
-    found = sweep(
-        locate(model), settings, output, progress=stage_progress(quiet), sets_dir=sets_dir, evals_dir=evals_dir
+        set=set_name,
+        sequences=sequences,
+        sequence_tokens=sequence_tokens,
+        seed=seed,
+        observers=observer or (),
+        sets_dir=sets_dir,
+        evals_dir=evals_dir,
+        quiet=quiet,
     )
     show(found, as_json, sweep_text(found))

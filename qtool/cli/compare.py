@@ -7,8 +7,6 @@ import typer
 
 from qtool.cli.output import show
 
-_EXIT = {"PASS": 0, "FAIL": 1, "UNDECIDED": 2}
-
 
 def command(
     baseline: Annotated[Path, typer.Argument(help="Evaluations of the baseline: our folder, or lm-eval's samples.")],
@@ -21,8 +19,10 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compare two evaluations item by item; end in PASS (exit code 0), FAIL (1) or UNDECIDED (2)."""
-    from qtool.evaluate.compare import compare, render
+    from qtool.evaluate.compare import render
+    from qtool.front_door.evaluation import compare
+    from qtool.records.ship_rule import exit_code
 
-    found = compare(baseline, variant, margin_points=margin, metric=metric, log_filter=log_filter)
+    found = compare(baseline, variant, margin=margin, metric=metric, filter=log_filter)
     show(found, as_json, render(found))
-    raise typer.Exit(_EXIT[found.overall])
+    raise typer.Exit(exit_code(found.overall))

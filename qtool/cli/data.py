@@ -24,16 +24,11 @@ def lint_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Report rows that are broken, doubled, too short or long, or repeat evaluation items; exit code 4 on errors."""
-    from qtool.data.lint import lint, lint_text, read_context
-    from qtool.data.overlap import index_tasks
-    from qtool.data.sets import load_set
+    from qtool.data.lint import lint_text
     from qtool.errors import DataError
-    from qtool.models.locate import locate
-    from qtool.models.tokenizer import load_tokenizer
+    from qtool.front_door.looking import lint
 
-    spec = load_set(set_name, sets_dir=sets_dir)
-    folder = locate(model)
-    found = lint(spec, load_tokenizer(folder), context_tokens=read_context(folder), tasks=index_tasks(evals_dir))
+    found = lint(set_name, model=model, evals_dir=evals_dir, sets_dir=sets_dir)
     show(found, as_json, lint_text(found))
     if found.errors:
         raise typer.Exit(DataError.exit_code)

@@ -13,11 +13,7 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Run the shipped demo plan on a bundled reference model: calibrate, quantize, evaluate, report, bundle."""
-    from importlib.resources import as_file, files
+    from qtool.cli.output import show_report
+    from qtool.front_door.shipping import demo
 
-    from qtool.cli.run import carry_out
-    from qtool.plan import read_plan
-
-    with as_file(files("qtool.reference") / "demo.toml") as path:
-        plan = read_plan(path)
-    carry_out(plan, output, limit, as_json, quiet)
+    show_report(demo(output=output, limit=limit, quiet=quiet), output, as_json)

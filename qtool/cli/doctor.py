@@ -1,6 +1,5 @@
 """`qtool doctor`: what this machine can do."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,36 +11,16 @@ if TYPE_CHECKING:
     from qtool.kernels.timing import KernelTime
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """The machine, and how long its kernels take where that was asked for."""
-
-    capabilities: "Capabilities"
-    kernel_times: "tuple[KernelTime, ...]"
-
-
 def command(
     kernels: Annotated[bool, typer.Option("--kernels", help="Also time every kernel, at 1 to 64 rows.")] = False,
     size: Annotated[int, typer.Option(min=256, max=16384, help="Width of the timed square weights.")] = 2048,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what this machine can do: torch, processor, GPU, packages, and which kernel each scheme will use."""
-    from qtool.errors import UsageError
-    from qtool.kernels.probe import capabilities
+    from qtool.front_door.looking import doctor
 
-    if size % 128:
-        raise UsageError(f"--size {size}: must be a multiple of 128")
-    found = capabilities()
-    times: tuple[KernelTime, ...] = ()
-    if kernels:
-        import torch
-
-        from qtool.engine.backends.qtool import compute_dtype
-        from qtool.kernels.timing import time_kernels
-
-        device = torch.device(found.device)
-        times = time_kernels(size, device=device, dtype=compute_dtype("auto", {"dtype": "bfloat16"}, device))
-    show(Diagnosis(found, times), as_json, _text(found, times, size))
+    found = doctor(kernels=kernels, size=size)
+    show(found, as_json, _text(found.capabilities, found.kernel_times, size))
 
 
 def _text(found: "Capabilities", times: "tuple[KernelTime, ...]", size: int) -> str:

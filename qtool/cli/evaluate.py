@@ -7,8 +7,6 @@ import typer
 
 from qtool.cli.output import show, stage_progress
 
-_EXIT = {None: 0, "PASS": 0, "FAIL": 1, "UNDECIDED": 2}
-
 
 def command(
     variant: Annotated[
@@ -30,7 +28,10 @@ def command(
     until_decided: Annotated[
         int | None, typer.Option(min=1, help="Go on with more items, up to this many, until each task is decided.")
     ] = None,
-    chat: Annotated[bool, typer.Option("--chat", help="Ask through the model's chat template.")] = False,
+    chat: Annotated[
+        bool | None,
+        typer.Option("--chat/--no-chat", help="Ask through the model's chat template (default: where it has one)."),
+    ] = None,
     in_flight: Annotated[int, typer.Option(min=1, help="Items the engine works on at once.")] = 32,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -40,6 +41,9 @@ def command(
     ] = None,
     generate_all: Annotated[
         bool, typer.Option("--generate-all", help="Generate every answer, also where one pass would tell it.")
+    ] = False,
+    allow_unverified: Annotated[
+        bool, typer.Option("--allow-unverified", help="Take a variant whose verification failed.")
     ] = False,
     unsafe_code: Annotated[
         bool, typer.Option("--unsafe-code", help="Run code that the model writes without a sandbox.")
@@ -53,6 +57,7 @@ def command(
     from qtool.evaluate.order import Order, fulfil
     from qtool.evaluate.text import render
     from qtool.models.locate import locate
+    from qtool.records.ship_rule import exit_code
 
     order = Order(
         model=_locate(variant),
@@ -73,11 +78,12 @@ def command(
             backend=backend,
             forcing=not generate_all,
             tokenizer=None if tokenizer is None else locate(tokenizer),
+            allow_unverified=allow_unverified,
         ),
     )
     found = fulfil(order, stage_progress(quiet))
     show(found, as_json, render(found))
-    raise typer.Exit(_EXIT[found.overall])
+    raise typer.Exit(exit_code(found.overall))
 
 
 def _locate(model: str) -> Path:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from qtool.cli.output import show, stage_progress
+from qtool.cli.output import show
 
 
 def command(
@@ -17,15 +17,8 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Take in an existing checkpoint as a variant; every tensor is read, and the unknown is refused."""
-    from qtool.models.locate import locate
-    from qtool.quantize.importing import import_variant
+    from qtool.front_door.quantization import import_variant
     from qtool.report.variant_text import variant_text
 
-    variant = import_variant(
-        locate(checkpoint),
-        output,
-        name=name or output.name,
-        base=None if base is None else locate(base),
-        progress=stage_progress(quiet),
-    )
+    variant = import_variant(checkpoint, output, base=base, name=name, quiet=quiet)
     show(variant, as_json, f"{variant_text(variant, layers=False)}\n\n{output}")

@@ -1,8 +1,10 @@
 """How every command prints: results on stdout, as text or as one JSON object; progress on stderr."""
 
 import sys
+from pathlib import Path
 
-from qtool.progress import Progress, RichProgress, Silent
+from qtool.progress import Progress, chosen_progress
+from qtool.records.report import Report
 
 
 def show(record: object, as_json: bool, text: str) -> None:
@@ -15,4 +17,14 @@ def show(record: object, as_json: bool, text: str) -> None:
 
 def stage_progress(quiet: bool) -> Progress:
     """Bars on stderr, or nothing when `quiet` is set."""
-    return Silent() if quiet else RichProgress()
+    return chosen_progress(quiet)
+
+
+def show_report(report: Report, folder: Path, as_json: bool) -> None:
+    """Prints a run's table, where its report lies and, where one was made, its bundle."""
+    from qtool.report.text_table import text_table
+
+    lines = [text_table(report), "", f"report: {folder / 'report.html'}"]
+    if report.recommendation.variant is not None:
+        lines.append(f"bundle: {folder / 'bundle'}  (serve it: qtool serve {folder / 'bundle'})")
+    show(report, as_json, "\n".join(lines))

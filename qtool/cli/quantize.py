@@ -1,15 +1,11 @@
 """`qtool quantize`: one variant of a model, verified before it is called done."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from qtool.cli.output import show, stage_progress
-
-if TYPE_CHECKING:
-    from qtool.progress import Progress
-    from qtool.records.variant import Recipe
+from qtool.cli.output import show
 
 
 def command(
@@ -43,81 +39,45 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Write one 8- or 4-bit variant of a model, with a ledger of what was done to each layer."""
-    from qtool.models.locate import locate
-    from qtool.models.tokenizer import load_tokenizer
-    from qtool.quantize.stage import quantize
+    from qtool.front_door.quantization import estimate, quantize
+    from qtool.quantize.estimate import estimate_text
     from qtool.report.variant_text import variant_text
 
-    progress = stage_progress(quiet)
-    folder = locate(model)
-    load_tokenizer(folder)  # a variant that cannot be asked anything is of no use: say so before the work
-    fields: dict[str, Any] = {
+    asked: dict[str, Any] = {
         "scheme": scheme,
-        "method": "baseline" if scheme == "base" else method,
-        "symmetric": not asymmetric,
-        "activations": activations or "none",
+        "method": method,
+        "group_size": group_size,
+        "asymmetric": asymmetric,
+        "calibration": calibration,
+        "activations": activations,
         "observer": observer,
-        "skip": skip if skip is not None else ["lm_head"],
+        "skip": skip,
         "format": layout,
-        "options": [_pair(text, "--set", "KEY=VALUE") for text in setting or ()],
-        "overrides": [_pair(text, "--override", "LAYER=SCHEME") for text in override or ()],
+        "options": _pairs(setting, "--set", "KEY=VALUE"),
+        "overrides": _pairs(override, "--override", "LAYER=SCHEME"),
+        "name": name or output.name,
+        "device": device,
+        "quiet": quiet,
     }
-    recipe = _recipe(fields, group_size, folder, progress)
-    called = name or output.name
     if plan_only:
-        _plan_only(folder, recipe, called, calibration, progress, device, as_json)
+        found = estimate(model, **asked)
+        nothing = f"{asked['name']}: method {method!r} works on the whole model; nothing to measure"
+        text = nothing if found is None else estimate_text(found)
+        show({"name": asked["name"]} if found is None else found, as_json, text)
         return
-    variant = quantize(
-        folder,
-        recipe,
-        output,
-        name=called,
-        calibration=calibration,
-        progress=progress,
-        strict=max_fallbacks if strict else None,
-        whole_check=verify_whole,
-        device=device,
-    )
+    variant = quantize(model, output, strict=strict, max_fallbacks=max_fallbacks, verify_whole=verify_whole, **asked)
     show(variant, as_json, f"{variant_text(variant, layers=False)}\n\n{output}")
 
 
-def _pair(text: str, option: str, form: str) -> list[str]:
+def _pairs(texts: list[str] | None, option: str, form: str) -> dict[str, str]:
     from qtool.errors import UsageError
 
-    key, sign, value = text.partition("=")
-    if not (key and sign and value):
-        raise UsageError(f"{option} {text!r}: write it as {form}")
-    return [key, value]
-
-
-def _recipe(fields: dict[str, Any], group_size: int | None, folder: Path, progress: "Progress") -> "Recipe":
-    from qtool.models.architecture import describe
-    from qtool.quantize.recipe import widest_group
-    from qtool.records.variant import Recipe
-    from qtool.store.codec import decode
-
-    recipe = decode(Recipe, fields | {"group_size": -1 if group_size is None else group_size}, source="qtool quantize")
-    if group_size is not None or recipe.scheme != "w4a16":
-        return recipe
-    linears = describe(folder).linears
-    chosen = widest_group([layer.columns for layer in linears if layer.block is not None])
-    progress.note(f"group size {'of the whole row' if chosen == -1 else chosen}: the widest that divides every layer")
-    return decode(Recipe, fields | {"group_size": chosen}, source="qtool quantize")
-
-
-def _plan_only(
-    folder: Path,
-    recipe: "Recipe",
-    name: str,
-    calibration: Path | None,
-    progress: "Progress",
-    device: str,
-    as_json: bool,
-) -> None:
-    from qtool.quantize.estimate import estimate, estimate_text
-
-    found = estimate(folder, recipe, name=name, calibration=calibration, progress=progress, device=device)
-    if found is None:
-        show({"name": name}, as_json, f"{name}: method {recipe.method!r} works on the whole model; nothing to measure")
-    else:
-        show(found, as_json, estimate_text(found))
+    pairs = {}
+    for text in texts or ():
+        key, sign, value = text.partition("=")
+        if not (key and sign and value):
+            raise UsageError(f"{option} {text!r}: write it as {form}")
+        if key in pairs:
+            raise UsageError(f"{option} {key} is given twice; give it once")
+        pairs[key] = value
+    return pairs

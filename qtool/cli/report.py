@@ -13,10 +13,8 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Join verdicts, latency and size of a run; write report.json, report.md and report.html into it."""
-    import shlex
-
-    from qtool.report.stage import report
+    from qtool.front_door.shipping import report
     from qtool.report.text_table import text_table
 
-    result = report(run, command=shlex.join(["qtool", "report", str(run)]))
+    result = report(run)
     show(result, as_json, f"{text_table(result)}\n\nreport: {run / 'report.html'}")

@@ -1,13 +1,11 @@
 """`qtool run`: a whole plan, from calibration to bundle."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from qtool.cli.output import show, stage_progress
+from qtool.cli.output import show_report
 
 
 def command(
@@ -23,27 +21,12 @@ def command(
 
     Exit code 0 when a variant is recommended, 1 when none may be shipped, 2 when that is undecided.
     """
+    from qtool.front_door.shipping import run
     from qtool.plan import read_plan
+    from qtool.records.ship_rule import exit_code, run_verdict
 
     asked = read_plan(plan)
-    raise typer.Exit(carry_out(asked, output or Path("runs") / asked.name, limit, as_json, quiet))
-
-
-def carry_out(plan: object, folder: Path, limit: int | None, as_json: bool, quiet: bool) -> int:
-    """Runs `plan` in `folder`, prints its table and where the report lies, and returns the exit code of the verdict."""
-    from qtool import pipeline
-    from qtool.records.plan import Plan
-    from qtool.report.text_table import text_table
-
-    assert isinstance(plan, Plan)
-    report = pipeline.run(
-        plan, folder, progress=stage_progress(quiet), command=shlex.join(["qtool", *sys.argv[1:]]), limit=limit
-    )
-    lines = [text_table(report), "", f"report: {folder / 'report.html'}"]
-    if report.recommendation.variant is not None:
-        lines.append(f"bundle: {folder / 'bundle'}  (serve it: qtool serve {folder / 'bundle'})")
-    show(report, as_json, "\n".join(lines))
-    if report.recommendation.variant is not None:
-        return 0
-    verdicts = {row.overall for row in report.rows if row.variant.name != report.baseline}
-    return 2 if "UNDECIDED" in verdicts else 1
+    folder = output or Path("runs") / asked.name
+    report = run(asked, output=folder, limit=limit, quiet=quiet)
+    show_report(report, folder, as_json)
+    raise typer.Exit(exit_code(run_verdict(report)))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from qtool.cli.output import show, stage_progress
+from qtool.cli.output import show
 
 
 def command(
@@ -27,36 +27,18 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score each layer by what the model loses when it alone is rounded, and when it alone is kept."""
-    from qtool.errors import UsageError
-    from qtool.models.locate import locate
-    from qtool.quantize.mixed import choose_overrides
-    from qtool.quantize.order import measuring_rows
-    from qtool.quantize.sensitivity import measure, sensitivity_text
-    from qtool.records.variant import Recipe
-    from qtool.store.codec import decode
-    from qtool.store.run_directory import locked, write_record
+    from qtool.front_door.layer_costs import sensitivity
 
-    if task is None and items is not None:
-        raise UsageError("--items goes with --task NAME")
-    base = locate(model)
-    fields = {"scheme": scheme, "method": "rtn", "group_size": group_size}
-    recipe = decode(Recipe, fields, source="qtool sensitivity")
-    rows, progress = measuring_rows(base, calibration), stage_progress(quiet)
-    place = folder or Path("sensitivity") / base.name
-    record: object
-    if task is None:
-        with locked(place.parent / f".{place.name}.sensitivity.lock", holds=str(place)):
-            record = found = measure(base, recipe, rows, progress=progress, kept=place / "kl.trials.jsonl")
-        text = sensitivity_text(found)
-    else:
-        from qtool.pipeline_sensitivity import TaskTrials, measure_task, task_text
-
-        trials = TaskTrials(base, recipe, task, items, place)
-        record = scored = measure_task(trials, rows, progress=progress)
-        found, text = scored.kl, task_text(scored)
-    if output is not None:
-        write_record(output, record)
-    if budget is not None:
-        lifted = choose_overrides(base, found, budget)
-        text += f"\n\nfor {budget}: " + (" ".join(f"--override {layer}={scheme}" for layer, scheme in lifted) or "none")
-    show(record, as_json, text)
+    found = sensitivity(
+        model,
+        calibration=calibration,
+        scheme=scheme,
+        group_size=group_size,
+        output=output,
+        budget=budget,
+        task=task,
+        items=items,
+        folder=folder,
+        quiet=quiet,
+    )
+    show(found.task or found.kl, as_json, found.table())

@@ -3,7 +3,8 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import cached_property
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from qtool.data.sequences import MIN_TOKENS
 from qtool.data.sets import SetSpec, SourceSpec
 from qtool.data.texts import source_rows, text_of
 from qtool.errors import DataError
-from qtool.models.tokenizer import encode, uses_bos
+from qtool.models.tokenizer import encode, uses_bos, wants_bos
 
 MOST_ROWS = 100_000  # read of each file or hub set
 MOST_GENERATED = 500
@@ -26,7 +27,7 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     "missing_template": ("error", "chat turns, but the model has no chat template; use plain text"),
     "contaminated": ("error", "repeat items of an evaluation task; scores on it would be worthless"),
     "doubled_bos": ("warning", "spell out the BOS token that the tokenizer adds; remove it from the text"),
-    "missing_bos": ("warning", "begin without BOS: the model has one, but its tokenizer does not add it"),
+    "missing_bos": ("warning", "begin without BOS: the model wants one, but its tokenizer does not add it"),
     "empty": ("warning", "hold no text and are dropped"),
     "short": ("warning", f"have fewer than {MIN_TOKENS} tokens and are dropped unless they are packed"),
     "duplicate": ("warning", "repeat another row and are dropped"),
@@ -85,7 +86,7 @@ def lint(spec: SetSpec, tokenizer: Any, *, context_tokens: int | None, tasks: Ta
     return Lint(spec.name, tuple(finding for look in looks for finding in look.findings()), shares)
 
 
-@dataclass(slots=True)
+@dataclass
 class _Look:
     """One source while it is read."""
 
@@ -104,6 +105,11 @@ class _Look:
         for row in islice(self._readable(seed), most):
             self.rows += 1
             self._look_at(row)
+
+    @cached_property
+    def _lacks_bos(self) -> bool:
+        """A trait of the model, so it is found out once and not for each row."""
+        return wants_bos(self.tokenizer) and not uses_bos(self.tokenizer)
 
     def findings(self) -> Iterator[Finding]:
         for (kind, detail), rows in self._found.items():
@@ -146,7 +152,7 @@ class _Look:
             return
         if text.lstrip().startswith(start):
             self._note("doubled_bos", row.where)
-        elif not uses_bos(self.tokenizer) and start != self.tokenizer.eos_token:
+        elif self._lacks_bos:
             self._note("missing_bos", row.where)
 
     def _check_tokens(self, row: Row, tokens: tuple[int, ...]) -> None:
@@ -174,13 +180,23 @@ def lint_text(found: Lint) -> str:
             f"  {tag.tag}: {tag.rows} rows, {tag.tokens} tokens; {tag.weight_share:.0%} by weight, "
             f"{tag.token_share:.0%} of the tokens"
         )
-    for finding in sorted(found.findings, key=lambda entry: entry.severity):
-        more = f" and {finding.count - len(finding.rows)} more" if finding.count > len(finding.rows) else ""
-        lines.append(f"{finding.severity}: {finding.tag}: {finding.count} rows {finding.advice}")
-        lines.append(f"  {', '.join(finding.rows)}{more}")
+    whole = {tag.tag: tag.rows for tag in found.tags}
+    ordered = sorted(found.findings, key=lambda entry: (entry.severity, entry.kind, entry.advice))
+    for (severity, advice), same in groupby(ordered, key=lambda entry: (entry.severity, entry.advice)):
+        findings = tuple(same)
+        lines.append(f"{severity}: {sum(finding.count for finding in findings):,} rows {advice}")
+        lines += (f"  {finding.tag}: {_where(finding, whole[finding.tag])}" for finding in findings)
     if not found.findings:
         lines.append("nothing to complain about")
     return "\n".join(lines)
+
+
+def _where(finding: Finding, rows: int) -> str:
+    """The rows that have the problem; what all rows of a source share is one trait, not a list."""
+    if finding.count >= rows > 1:
+        return f"all {finding.count:,} rows"
+    more = f" and {finding.count - len(finding.rows):,} more" if finding.count > len(finding.rows) else ""
+    return f"{', '.join(finding.rows)}{more}"
 
 
 def read_context(model: Path) -> int | None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from qtool.engine.network import Network
+from qtool.engine.own_spread import distance
 from qtool.engine.ragged import Row, plan_step
 from qtool.engine.slots import KeyValueSlots
 from qtool.kernels import native_cpu
@@ -63,16 +64,15 @@ class CompiledDecoder:
     def _check(self, network: Network, memory: KeyValueSlots) -> None:
         """A few tokens one by one must give what the model gives; the slots they used are clean afterwards."""
         count = min(_CHECK_TOKENS, memory.context)
-        ids = torch.arange(1, count + 1) % network.vocabulary
+        ids = network.probe[:count]
         step = plan_step([Row(0, 0, count)], network.device)
         wanted = network.forward(ids, step, memory, torch.arange(count))
         memory.clear(0, count)
         found = torch.cat([self.decode([Row(0, place, 1)], [int(ids[place])]) for place in range(count)])
         memory.clear(0, count)
-        usable = wanted.isfinite()
-        error = (found - wanted)[usable].norm() / wanted[usable].norm().clamp(min=1e-6)
-        if not error <= network.tolerance:
-            raise NotCompiled(f"its logits are {float(error):.1%} off the model's own")
+        error = distance(found, wanted)
+        if not network.tolerates(error):
+            raise NotCompiled(f"its logits are {error:.1%} off the model's own")
 
 
 def compiled_decoder(network: Network, memory: KeyValueSlots) -> CompiledDecoder | None:

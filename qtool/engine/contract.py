@@ -102,7 +102,8 @@ class EngineStatus:
 class EngineOptions:
     """How a backend opens a model: `slots` sequences at once, each of `context_tokens` (None: what fits).
 
-    `encode` is for a remote server that answers in text alone.
+    `encode` is for a remote server that answers in text alone. `frugal` keeps the memory of keys and values small
+    beside the weights: with long requests fewer of them then run at once.
     """
 
     dtype: str = "auto"
@@ -110,14 +111,38 @@ class EngineOptions:
     slots: int = 32
     context_tokens: int | None = None
     encode: Encode | None = None
+    frugal: bool = False
 
 
 class Engine(Protocol):
     """A model that is ready to answer. Not thread-safe: one thread owns it.
 
     `submit` validates and raises RequestError for that request alone; `step` advances every running request by at most
-    one token and never raises for what a request contains.
+    one token and never raises for what a request contains. `kernels` are the layers with the product each runs on,
+    `simulated` says that some have none here and their times mean nothing, `notes` what a user must know of how it
+    runs; a remote engine's weights and cache lie elsewhere: 0 bytes.
     """
+
+    @property
+    def kernels(self) -> tuple[tuple[str, str], ...]: ...
+
+    @property
+    def weight_bytes(self) -> int: ...
+
+    @property
+    def cache_bytes(self) -> int: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def simulated(self) -> bool: ...
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]: ...
 

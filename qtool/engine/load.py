@@ -17,6 +17,7 @@ def open_engine(
     slots: int = 32,
     context_tokens: int | None = None,
     encode: Encode | None = None,
+    frugal: bool = False,
 ) -> Engine:
     """The model in `folder` ready to answer: a base, a baseline, or a quantized variant.
 
@@ -25,5 +26,5 @@ def open_engine(
     """
     plugin = catalog.load("qtool.engine.backends", backend, kind="engine backend")
     opener = cast(Callable[[Path, EngineOptions], Engine], plugin.open_model)
-    options = EngineOptions(dtype=dtype, device=device, slots=slots, context_tokens=context_tokens, encode=encode)
+    options = EngineOptions(dtype, device, slots, context_tokens, encode, frugal)
     return opener(folder, options)

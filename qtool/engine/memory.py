@@ -23,8 +23,20 @@ def available_bytes(device: torch.device) -> int:
         return int(free)
     import psutil
 
-    found = [int(psutil.virtual_memory().available), _container_bytes(), _process_bytes()]
+    found = [int(psutil.virtual_memory().available), _container_bytes(), address_bytes()]
     return min(free for free in found if free is not None)
+
+
+def address_bytes() -> int | None:
+    """What `ulimit -v` leaves of this process's address space; None without a limit."""
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return None
+    import psutil
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if limit == resource.RLIM_INFINITY else max(limit - int(psutil.Process().memory_info().vms), 0)
 
 
 def refuse_if_too_large(what: str, needed: int, device: torch.device) -> None:
@@ -94,15 +106,3 @@ def _group_bytes(folder: Path) -> int | None:
         except (OSError, ValueError):
             continue
     return None
-
-
-def _process_bytes() -> int | None:
-    """What `ulimit -v` leaves of this process's address space; None without a limit."""
-    try:
-        import resource
-    except ImportError:  # not a Unix
-        return None
-    import psutil
-
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return None if limit == resource.RLIM_INFINITY else max(limit - int(psutil.Process().memory_info().vms), 0)

@@ -12,7 +12,7 @@ from qtool.engine.feed import Feeder
 from qtool.engine.network import Network
 from qtool.engine.ragged import Row
 from qtool.engine.sampler import Choice, Chooser, choose
-from qtool.engine.slots import KeyValueSlots, PrefixIndex
+from qtool.engine.slots import KeyValueSlots, PrefixIndex, SlotRoom
 from qtool.engine.stop import Decode, StopWatch
 
 _WORTH_WAITING = 32  # a request waits for another's prompt when it saves computing at least this many tokens
@@ -47,6 +47,7 @@ class Scheduler:
         self._decode = decode
         self.feeder = Feeder(network, memory)
         self._prefixes = PrefixIndex(memory.slots)
+        self._room = SlotRoom(memory.slots, memory.room)
         self._free = set(range(memory.slots))
         self._waiting: deque[Running] = deque()
         self._running: dict[int, Running] = {}
@@ -121,15 +122,30 @@ class Scheduler:
             if shared - ready >= _WORTH_WAITING:
                 later.append(running)
                 continue
-            self._place(running, source, ready)
+            slot = source if ready and source in self._free else min(self._free)
+            if not self._make_room(slot, source if ready else -1, len(prompt) + running.request.max_new_tokens):
+                later.append(running)  # nobody overtakes it: a long request would wait for ever
+                break
+            self._place(running, slot, source, ready)
         self._waiting.extendleft(reversed(later))
+
+    def _make_room(self, slot: int, source: int, needed: int) -> bool:
+        """Whether `slot` may hold `needed` tokens, after free slots gave back what is kept for prompts to come."""
+        while not self._room.fits(slot, needed):
+            oldest = self._room.oldest(besides=source)
+            if oldest is None:
+                return False
+            self._prefixes.forget(oldest)
+            self._memory.clear(oldest)
+            self._room.empty(oldest)
+        return True
 
     def _owner(self, slot: int) -> Running | None:
         return next((running for running in self._running.values() if running.slot == slot), None)
 
-    def _place(self, running: Running, source: int, ready: int) -> None:
-        slot = source if ready and source in self._free else min(self._free)
+    def _place(self, running: Running, slot: int, source: int, ready: int) -> None:
         self._free.discard(slot)
+        self._room.take(slot, len(running.request.ids) + running.request.max_new_tokens)
         if ready and slot != source:
             self._memory.copy_prefix(source, slot, ready)
         self._prefixes.replace(slot, running.tokens)
@@ -217,10 +233,12 @@ class Scheduler:
         """Frees the slot; what was computed in it stays known, for prompts that begin alike."""
         del self._running[running.number]
         self._free.add(running.slot)
+        self._room.leave(running.slot, len(running.tokens))
         self._prefixes.replace(running.slot, running.tokens[: running.computed])
 
     def _fail(self, running: Running, reason: str) -> TokenEvent:
         self._release(running)
         self._prefixes.forget(running.slot)
         self._memory.clear(running.slot)
+        self._room.empty(running.slot)
         return TokenEvent(running.number, None, None, time.monotonic(), finish="error", error=reason)

@@ -14,7 +14,7 @@ from qtool.engine.slots import common_prefix
 
 _SHORTEST_SHARED = 16  # fewer shared tokens are not worth a block of their own
 _CELLS_PER_TOKEN = 8  # keys gathered for each fed token, at most: what sharing may cost in memory
-_MOST_LOGITS = 1 << 24  # scalars of one logits tensor: 64 MiB in float32
+_MOST_LOGITS = 1 << 24  # scalars of one logits tensor: 64 MiB in float32; measuring them takes as much again
 
 
 @dataclass(slots=True, eq=False)
@@ -57,7 +57,7 @@ def score(network: Network, requests: Sequence[ScoreRequest], *, batch_tokens: i
     """Log-probability, argmax flag and margin of every continuation token, in the order of `requests`."""
     results: list[Scored | None] = [None] * len(requests)
     shared = shared_tokens([request.ids[:-1] for request in requests])
-    for batch in _batches(requests, shared, batch_tokens, network.vocabulary):
+    for batch in _batches(requests, shared, batch_tokens):
         found = _score_batch(network, [requests[index] for index in batch], shared)
         for index, scored in zip(batch, found, strict=True):
             results[index] = scored
@@ -73,23 +73,21 @@ def shared_tokens(prompts: Sequence[tuple[int, ...]]) -> int:
     return shared if shared >= _SHORTEST_SHARED else 0
 
 
-def _batches(requests: Sequence[ScoreRequest], shared: int, batch_tokens: int, vocabulary: int) -> list[list[int]]:
+def _batches(requests: Sequence[ScoreRequest], shared: int, batch_tokens: int) -> list[list[int]]:
     """Indices by length, so that little is padded, with equal prompts side by side; `shared` tokens are fed once."""
     order = sorted(range(len(requests)), key=lambda index: (len(requests[index].ids), requests[index].ids))
     batches: list[list[int]] = []
-    tokens = logits = cells = 0
+    tokens = cells = 0
     for index in order:
-        request = requests[index]
-        rows, length = len(request.continuation), len(request.ids) + len(request.continuation)
+        length = len(requests[index].ids) + len(requests[index].continuation)
         cost = length - shared
-        full = tokens + cost > batch_tokens or (logits + rows) * vocabulary > _MOST_LOGITS
-        if not batches or full or cells + length > _CELLS_PER_TOKEN * batch_tokens:
+        full = tokens + cost > batch_tokens or cells + length > _CELLS_PER_TOKEN * batch_tokens
+        if not batches or full:
             batches.append([])
-            tokens = logits = cells = 0
+            tokens = cells = 0
         batches[-1].append(index)
         tokens += cost
         cells += length
-        logits += rows
     return batches
 
 
@@ -99,10 +97,16 @@ def _score_batch(network: Network, requests: Sequence[ScoreRequest], shared: int
     positions = [position for sequence in sequences for position in range(sequence.start, sequence.end)]
     step, memory = _plan(sequences, positions, network.device)
     keep, wanted, borders = _targets(requests, sequences)
-    logits = network.forward(
-        torch.tensor(fed, device=network.device), step, memory, torch.tensor(keep, device=network.device)
-    )
-    chosen, greedy, margins = measure_logits(logits, torch.tensor(wanted, device=network.device))
+    where, own = torch.tensor(keep, device=network.device), torch.tensor(wanted, device=network.device)
+    most_rows = max(_MOST_LOGITS // network.vocabulary, 1)
+    chosen: list[float] = []
+    greedy: list[bool] = []
+    margins: list[float] = []
+    for logits in network.forward_in_parts(
+        torch.tensor(fed, device=network.device), step, memory, where, most_rows=most_rows
+    ):
+        part = measure_logits(logits, own[len(chosen) : len(chosen) + len(logits)])
+        chosen, greedy, margins = chosen + part[0], greedy + part[1], margins + part[2]
     return [
         Scored(tuple(chosen[first:last]), tuple(greedy[first:last]), tuple(margins[first:last]))
         for first, last in borders
@@ -196,9 +200,9 @@ def _targets(
 
 def measure_logits(logits: Tensor, wanted: Tensor) -> tuple[list[float], list[bool], list[float]]:
     """Log-probability of each wanted token, whether it is the argmax, and its margin over the best other token."""
-    logits = logits.float()
-    own = logits.gather(1, wanted[:, None])[:, 0]
-    normalizers = torch.logsumexp(logits, dim=-1)
+    own = logits.gather(1, wanted[:, None])[:, 0].float()
+    normalizers = torch.logsumexp(logits.float(), dim=-1)
     greedy = torch.argmax(logits, dim=-1) == wanted
-    others = logits.scatter(1, wanted[:, None], float("-inf")).amax(dim=-1)
+    best, places = torch.topk(logits, min(2, logits.shape[-1]), dim=-1)
+    others = torch.where(places[:, 0] == wanted, best[:, -1], best[:, 0]).float()
     return (own - normalizers).tolist(), greedy.tolist(), (own - others).tolist()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from qtool.engine.lazy_memory import LazyZeros
 from qtool.engine.ragged import Step
 from qtool.kernels import native_attention
 
@@ -22,19 +23,33 @@ class LayerShape:
 
 
 class KeyValueSlots:
-    """Keys and values of every layer, [slots, heads, context, width]; zeroed, so that unread cells never hold NaN."""
+    """Keys and values of every layer, [slots, heads, context, width]; zeroed, so that unread cells never hold NaN.
+
+    On a CPU a slot takes memory only for the positions that were written. `room` is how many tokens all slots together
+    may hold (None: as many as there are cells); who gives slots away sees to it.
+    """
 
     def __init__(
-        self, shapes: dict[int, LayerShape], *, slots: int, context: int, dtype: torch.dtype, device: torch.device
-    ) -> None:
+        self, shapes: dict[int, LayerShape], *, slots: int, context: int, dtype: torch.dtype, device: torch.device,
+        room: int | None = None,
+    ) -> None:  # fmt: skip
         self.slots = slots
         self.context = context
+        self.room = slots * context if room is None else room
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
+        self._lazy: list[LazyZeros] = []
+
+        def zeros(heads: int, width: int) -> Tensor:
+            shape = slots, heads, context, width
+            if device.type != "cpu":
+                return torch.zeros(shape, dtype=dtype, device=device)
+            self._lazy.append(LazyZeros(shape, dtype))
+            return self._lazy[-1].tensor
+
         for layer, shape in shapes.items():
-            cells = slots, shape.heads, context
-            self._keys[layer] = torch.zeros(*cells, shape.key_width, dtype=dtype, device=device)
-            self._values[layer] = torch.zeros(*cells, shape.value_width, dtype=dtype, device=device)
+            self._keys[layer] = zeros(shape.heads, shape.key_width)
+            self._values[layer] = zeros(shape.heads, shape.value_width)
 
     def layer(self, layer: int) -> tuple[Tensor, Tensor]:
         """Keys and values of a layer, [slots, heads, context, width] each; they stay where they are."""
@@ -59,10 +74,53 @@ class KeyValueSlots:
                 cells[target, :, :tokens] = cells[source, :, :tokens]
 
     def clear(self, slot: int, tokens: int | None = None) -> None:
-        """Zeroes a slot, or its first `tokens`: NaN left there would reach its next owner through 0 * NaN."""
+        """Zeroes a slot and gives its memory back, or zeroes its first `tokens`: NaN left there would reach its next
+        owner through 0 * NaN."""
+        if tokens is None and self._lazy:
+            for lazy in self._lazy:
+                lazy.clear(slot)
+            return
         for memory in (self._keys, self._values):
             for cells in memory.values():
                 cells[slot, :, :tokens].zero_()
+
+
+class SlotRoom:
+    """How many tokens each slot takes, against how many all together may: what a request may need is set aside when it
+    gets its slot, so that it never waits for memory half-way."""
+
+    def __init__(self, slots: int, tokens: int) -> None:
+        self._tokens = tokens
+        self._written = [0] * slots  # positions whose memory is taken, also by an owner that left
+        self._needed = [0] * slots
+        self._left: dict[int, None] = dict.fromkeys(range(slots))  # free slots, the longest free first
+
+    def fits(self, slot: int, needed: int) -> bool:
+        """Whether a request of `needed` tokens can have `slot` beside what is taken now."""
+        others = sum(self._taken(other) for other in range(len(self._written)) if other != slot)
+        return others + max(self._written[slot], needed) <= self._tokens
+
+    def take(self, slot: int, needed: int) -> None:
+        """The slot's new owner needs so much."""
+        self._needed[slot] = needed
+        self._left.pop(slot, None)
+
+    def leave(self, slot: int, written: int) -> None:
+        """The owner leaves; what it wrote stays, for prompts that begin alike."""
+        self._needed[slot] = 0
+        self._written[slot] = max(self._written[slot], written)
+        self._left[slot] = None
+
+    def empty(self, slot: int) -> None:
+        """The slot's memory was given back."""
+        self._written[slot] = 0
+
+    def oldest(self, besides: int) -> int | None:
+        """The free slot with something in it that was left the longest ago; None where there is no other."""
+        return next((slot for slot in self._left if self._written[slot] and slot != besides), None)
+
+    def _taken(self, slot: int) -> int:
+        return max(self._written[slot], self._needed[slot])
 
 
 class PrefixIndex:

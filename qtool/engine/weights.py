@@ -25,6 +25,7 @@ from qtool.kernels.contract import Kernel
 from qtool.kernels.dense import LARGE
 from qtool.kernels.fused import FusedLinear
 from qtool.kernels.linear import KernelLinear
+from qtool.kernels.tiles import TileKernel
 from qtool.models.architecture import LinearLayer, describe_model
 from qtool.models.checkpoint import Checkpoint, open_checkpoint
 from qtool.models.skeleton import empty_model, load_base
@@ -39,13 +40,15 @@ _DEAD_NAMES = ("rotary_emb.inv_freq", "masked_bias", "attn.bias")  # buffers tha
 class LoadedModel:
     """A model ready to run, which kernel holds each linear layer, and the bytes of all its weights.
 
-    `dtype` is what it computes in: what was asked for, but for formats that bring their own.
+    `dtype` is what it computes in: what was asked for, but for formats that bring their own. `simulated`: some layers
+    have no product of their own here.
     """
 
     model: Any
     kernels: tuple[tuple[str, str], ...]
     weight_bytes: int
     dtype: torch.dtype
+    simulated: bool = False
 
 
 def load_model(folder: Path, *, dtype: torch.dtype, device: torch.device) -> LoadedModel:
@@ -76,7 +79,8 @@ def _load(folder: Path, dtype: torch.dtype, device: torch.device) -> LoadedModel
         if quantization is not None:  # every expert a layer of its own, and of them only those that are asked for run
             checkpoint, _ = open_as_used(folder, unfold(model))
         _assemble(model, checkpoint, dtype=dtype, device=device)
-    return LoadedModel(model, _describe(model), _weight_bytes(model), dtype)
+    simulated = any(isinstance(kernel, TileKernel) for kernel in kernels_of(model))
+    return LoadedModel(model, _describe(model), _weight_bytes(model), dtype, simulated)
 
 
 def resident_bytes(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> int:

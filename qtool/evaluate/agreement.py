@@ -16,6 +16,7 @@ from qtool.engine.contract import Engine, GenerationRequest, Sampling, ScoreRequ
 from qtool.errors import PlanError, StoreError
 from qtool.evaluate.contract import Context, Question
 from qtool.evaluate.flight import fly
+from qtool.evaluate.scorers import load_scorer
 from qtool.evaluate.statistics import mean_interval
 from qtool.records.evaluation import Agreement, ItemResult
 from qtool.store.codec import read_json
@@ -109,7 +110,7 @@ def _request(question: Question, context: Context, room: int, seed: int) -> Gene
     kept = max(1, room - SAMPLE_TOKENS)
     ids = context.language.encode(question.prompt)
     # running text is all prompt: its first half is what is continued
-    ids = ids[: max(1, len(ids) // 2)] if context.task.scorer == "rolling" else ids
+    ids = ids[: max(1, len(ids) // 2)] if load_scorer(context.task.scorer).ANSWERS == "likelihood" else ids
     return GenerationRequest(
         ids=ids if len(ids) <= kept else ids[:1] + ids[len(ids) - kept + 1 :],
         max_new_tokens=min(SAMPLE_TOKENS, max(1, room - kept)),

@@ -5,17 +5,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
-from qtool import catalog
 from qtool.evaluate import faults, results, tasks
-from qtool.evaluate.contract import Answer, Context, Metric, Question, Scorer
+from qtool.evaluate.contract import Answer, Context, Metric, Question
 from qtool.evaluate.floor import likelihood_moved
 from qtool.evaluate.metrics import load_metric
 from qtool.evaluate.model import LazyModel, Settings, Subject
+from qtool.evaluate.scorers import load_scorer
 from qtool.evaluate.verdict import LEVEL
+from qtool.evaluate.wording import as_chat, wording
 from qtool.progress import Progress
 from qtool.records.evaluation import ItemResult, TaskTiming
+from qtool.records.quantile_rule import samples_needed
 from qtool.records.task import Item, TaskSpec
 from qtool.store.digest import record_digest
 
@@ -84,9 +85,7 @@ def run_digest(subject: Subject, asked: Asked, settings: Settings) -> str:
 
 def ask(pending: Sequence[Question], known: results.Answered, work: Work) -> None:
     """Puts every pending question to the model and adds its row to `known`, each on disk as soon as it is graded."""
-    task = work.asked.task
-    scorer = cast(Scorer, catalog.load(tasks.SCORERS, task.scorer, kind="scorer"))
-    context = context_of(work)
+    task, scorer, context = work.asked.task, load_scorer(work.asked.task.scorer), context_of(work)
     label = f"{work.subject.name}: {task.name}"
     with (
         results.journal(work.output, task.name, known.values()) as journal,
@@ -101,13 +100,16 @@ def ask(pending: Sequence[Question], known: results.Answered, work: Work) -> Non
 def context_of(work: Work) -> Context:
     """Engine and language of the work's model, opened now if they were not."""
     engine, language = work.model.get()
+    task, chat = work.asked.task, language if work.settings.chat else None
+    way = wording(task, chat)
     return Context(
         engine=engine,
         language=language,
-        task=work.asked.task,
+        task=as_chat(task) if way == "chat" else task,
         in_flight=work.settings.in_flight,
         forcing=work.settings.forcing and not work.asked.task.temperature,
         seed=work.settings.seed,
+        chat=way == "chat",
     )
 
 
@@ -116,7 +118,7 @@ def differs_in(work: Work, items: Mapping[str, Item]) -> Callable[[Answer, ItemR
     task = work.asked.task
 
     def differs(answer: Answer, before: ItemResult) -> bool:
-        if task.scorer == "rolling":
+        if load_scorer(task.scorer).ANSWERS == "likelihood":
             return likelihood_moved(answer, before)
         if answer.text == before.output:
             return False
@@ -136,23 +138,27 @@ def timing_of(
 
     Where a killed run left no time, it is told from the latencies of items of which `together` ran at once.
     """
-    import numpy as np
-
     generated = [row.latency_ms for row in rows if not row.decided_by]
     shares = [row.latency_ms for row in rows if row.decided_by]
-    latencies = np.array(generated or shares)
+    latencies = generated or shares
     tokens = sum(row.output_tokens for row in rows)
     if asked_now < len(rows):
         told_s = (sum(generated) / together + sum(shares)) / 1000
         again_s = seconds / asked_now * len(rows) if asked_now else told_s
         seconds = before.seconds if before is not None and not asked_now else again_s
     return TaskTiming(
-        item_ms_p50=float(np.quantile(latencies, 0.5)),
-        item_ms_p95=float(np.quantile(latencies, 0.95)),
+        item_ms_p50=_quantile(latencies, 0.5),
+        item_ms_p95=_quantile(latencies, 0.95),
         seconds=seconds,
         output_tokens=tokens,
         tokens_per_second=tokens / seconds if seconds > 0 else 0.0,
     )
+
+
+def _quantile(latencies_ms: Sequence[float], q: float) -> float | None:
+    import numpy as np
+
+    return float(np.quantile(latencies_ms, q)) if len(latencies_ms) >= samples_needed(q) else None
 
 
 def _graded(pending: Sequence[Question], answers: Iterator[tuple[int, Answer]], work: Work) -> Iterator[ItemResult]:
@@ -172,6 +178,7 @@ def _graded(pending: Sequence[Question], answers: Iterator[tuple[int, Answer]], 
 
 def _row(question: Question, answer: Answer, work: Work) -> ItemResult:
     item, task = question.item, work.asked.task
+    answers = load_scorer(task.scorer).ANSWERS
     grade = work.metric.grade(item, answer, task)
     cut = (("prompt", "cut"),) if answer.prompt_cut else ()
     return ItemResult(
@@ -179,7 +186,7 @@ def _row(question: Question, answer: Answer, work: Work) -> ItemResult:
         prompt=question.prompt,
         output=answer.text,
         extracted=grade.extracted,
-        target=item.target if task.scorer != "rolling" else "",
+        target=item.target if answers != "likelihood" else "",
         score=grade.score,
         finish=answer.finish,
         prompt_tokens=answer.prompt_tokens,
@@ -189,7 +196,7 @@ def _row(question: Question, answer: Answer, work: Work) -> ItemResult:
         output_logprob=round(sum(answer.logprobs), _DECIMALS) if answer.logprobs else None,
         output_ids=answer.ids,
         margins=tuple(round(margin, _DECIMALS) for margin in answer.margins),
-        fault=faults.fault_of(answer, grade, generated=task.scorer == "generation"),
+        fault=faults.fault_of(answer, grade, generated=answers == "text"),
         notes=grade.notes + cut,
         prompt_digest=question.digest,
         run_digest=work.digest,

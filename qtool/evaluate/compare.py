@@ -3,23 +3,26 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from qtool import catalog
 from qtool.errors import DataError, MismatchError, PlanError
-from qtool.evaluate import paired, results, scale, verdict
+from qtool.evaluate import paired, results, scale
 from qtool.evaluate.contract import Metric
 from qtool.evaluate.foreign_log import LoggedMetric, read_logs
 from qtool.evaluate.metrics import load_metric
-from qtool.evaluate.order import DEFAULT_MARGIN_POINTS, WorseTask
-from qtool.evaluate.statistics import holm
+from qtool.evaluate.model import refuse_other_base
+from qtool.evaluate.order import DEFAULT_MARGIN_POINTS, WorseTask, worse_tasks
 from qtool.evaluate.tasks import FOREIGN_METRIC, METRICS
 from qtool.records.evaluation import Churn, Comparison, Evaluation, ItemResult, Score, VerdictName
-from qtool.store.codec import decode, read_json_object
+from qtool.records.presentation import Presented
+from qtool.records.ship_rule import TaskVerdict, overall
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """One task's answers on one side: by whom, under which metric, with the margin they were made for, if any."""
+    """One task's answers on one side: by whom, under which metric, with the margin they were made for, if any; `chat`
+    says whether they were asked through a chat template, None where a log does not."""
 
     source: str
     task: str
@@ -27,6 +30,10 @@ class Answers:
     metric: Metric
     rows: tuple[ItemResult, ...]
     margin_points: float | None = None
+    chat: bool | None = None
+    base_digest: str = ""
+    tokenizer_digest: str = ""
+    critical: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +47,20 @@ class ComparedTask:
     churn: Churn
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
+@dataclass(frozen=True, slots=True, repr=False)
+class Compared(Presented):
     """All tasks that both sides have; `only_one_side` names the others."""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("overall",)
 
     tasks: tuple[ComparedTask, ...]
     only_one_side: tuple[str, ...]
     overall: VerdictName
     worse: tuple[WorseTask, ...]
+
+    def table(self) -> str:
+        """Two lines a task, and the verdict over all."""
+        return render(self)
 
 
 def compare(
@@ -64,12 +77,13 @@ def compare(
             f"{baseline} and {variant} have no task in common: {', '.join(before)} against {', '.join(after)}"
         )
     compared = tuple(_compare(before[task], after[task], margin_points) for task in shared)
-    adjusted = holm([each.comparison.p_worse for each in compared])
+    verdicts = {each.task: each.comparison.verdict for each in compared}
+    sides = before | after
     return Compared(
         tasks=compared,
         only_one_side=tuple(sorted(set(before) ^ set(after))),
-        overall=verdict.overall(each.comparison.verdict for each in compared),
-        worse=tuple(WorseTask(each.task, p) for each, p in zip(compared, adjusted, strict=True) if p < verdict.LEVEL),
+        overall=overall(TaskVerdict(task, verdicts.get(task), sides[task].critical) for task in sides),
+        worse=worse_tasks({each.task: each.comparison.p_worse for each in compared}),
     )
 
 
@@ -77,7 +91,7 @@ def read_side(path: Path, *, metric: str | None = None, log_filter: str | None =
     """The answers of every task in `path`: a folder of our evaluations, or lm-eval's `--log_samples` output."""
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
-    ours = _our_evaluations(path)
+    ours = results.read_all(path) if path.is_dir() else ()
     if ours:
         return {evaluation.task: _ours(path, evaluation) for evaluation in ours}
     logs = read_logs(path, metric=metric, log_filter=log_filter)
@@ -104,14 +118,6 @@ def render(found: Compared) -> str:
     return "\n".join(lines)
 
 
-def _our_evaluations(path: Path) -> list[Evaluation]:
-    """Manifests of our own evaluations in a folder; other JSON files there are none of our business."""
-    if not path.is_dir():
-        return []
-    paths = [entry for entry in sorted(path.glob("*.json")) if results.items_path(path, entry.stem).is_file()]
-    return [decode(Evaluation, read_json_object(entry), source=str(entry)) for entry in paths]
-
-
 def _ours(path: Path, evaluation: Evaluation) -> Answers:
     _, answered = results.read_finished(path, evaluation.task)
     return Answers(
@@ -121,6 +127,10 @@ def _ours(path: Path, evaluation: Evaluation) -> Answers:
         metric=_metric(evaluation.score.metric, answered.values()),
         rows=tuple(answered.values()),
         margin_points=evaluation.margin_points,
+        chat=evaluation.chat,
+        base_digest=evaluation.base_digest,
+        tokenizer_digest=evaluation.tokenizer_digest,
+        critical=evaluation.critical is not False,
     )
 
 
@@ -132,10 +142,20 @@ def _metric(name: str, rows: Iterable[ItemResult]) -> Metric:
 
 
 def _compare(before: Answers, after: Answers, margin_points: float | None) -> ComparedTask:
+    refuse_other_base((before.source, before.base_digest), (after.source, after.base_digest))
+    if before.tokenizer_digest and after.tokenizer_digest and before.tokenizer_digest != after.tokenizer_digest:
+        raise MismatchError(
+            f"{after.task}: {before.source} has another tokenizer than {after.source}; compare variants of one model"
+        )
     if before.metric_name != after.metric_name:
         raise MismatchError(
             f"{after.task}: scored by {before.metric_name} on one side and {after.metric_name} on the other; "
             "name one with --metric"
+        )
+    if before.chat is not None and after.chat is not None and before.chat != after.chat:
+        raise MismatchError(
+            f"{after.task}: one side was asked through the chat template and the other with plain prompts; evaluate "
+            "both with --chat or both with --no-chat"
         )
     old, new = _common(before, after)
     terms = paired.Terms(

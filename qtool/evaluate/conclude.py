@@ -48,6 +48,9 @@ def conclude(work: Work, rows: list[ItemResult], *, baseline: Path | None, timin
         forecast=forecast,
         agreement=agreed,
         decided=sum(bool(row.decided_by) for row in rows),
+        chat=bool(work.settings.chat) and asked.task.scorer != "rolling",
+        base_digest=work.subject.base_digest,
+        critical=asked.task.critical,
     )
     results.finish(work.output, evaluation, rows)
     return evaluation

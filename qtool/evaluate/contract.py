@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from qtool.engine.contract import Engine, FinishReason
+from qtool.records.evaluation import Unit
 from qtool.records.task import Item, TaskSpec
 
 Direction = Literal["higher", "lower"]
+AnswerKind = Literal["text", "choice", "likelihood"]
 Options = Mapping[str, float | str]
 
 
@@ -22,7 +24,12 @@ class Language(Protocol):
     def decode(self, ids: Sequence[int]) -> str: ...
 
     def chat(self, message: str) -> str:
-        """`message` from a user, rendered by the model's chat template up to where the assistant begins."""
+        """`message` from a user, rendered by the model's chat template up to where the assistant begins, without the
+        BOS that `encode` adds."""
+        ...
+
+    def answer_lead(self) -> str:
+        """What the chat template puts between that text and the assistant's first word: nothing, or a space."""
         ...
 
 
@@ -70,7 +77,8 @@ class Grade:
 class Context:
     """What a scorer needs to ask: the engine, the model's language, the task, how many questions to keep in flight.
 
-    `forcing` allows deciding an item without generating its answer; `seed` matters where the task samples.
+    `forcing` allows deciding an item without generating its answer; `seed` matters where the task samples; `chat` says
+    that the prompts are turns of the chat template.
     """
 
     engine: Engine
@@ -79,10 +87,17 @@ class Context:
     in_flight: int
     forcing: bool = False
     seed: int = 0
+    chat: bool = False
 
 
 class Scorer(Protocol):
-    """What a module of `evaluate/scorers/` provides."""
+    """What a module of `evaluate/scorers/` provides.
+
+    `ANSWERS` says what its answers are: "text" that the model wrote, one "choice" of several, or the "likelihood" of
+    the item's own text, which is all prompt and has no target.
+    """
+
+    ANSWERS: AnswerKind
 
     def ask(self, questions: Sequence[Question], context: Context) -> Iterator[tuple[int, Answer]]:
         """(index into `questions`, answer), each index once, in the order in which they finish."""
@@ -92,14 +107,16 @@ class Scorer(Protocol):
 class Metric(Protocol):
     """What a module of `evaluate/metrics/` provides.
 
-    `BINARY` metrics give 0 or 1; `DIRECTION` says which end is good; `PERFECT` is the value of a perfect answer. A
-    module may also set `SLOW = True`, to be graded in threads, and have `prepare(task)`, which raises what would make
-    grading impossible before any model is loaded.
+    `BINARY` metrics give 0 or 1; `DIRECTION` says which end is good; `PERFECT` is the value of a perfect answer; `UNIT`
+    is "fraction" for values from 0 to 1, "perplexity" for nats a token. A module may also set `SLOW = True`, to be
+    graded in threads, and have `prepare(task)`, which raises what would make grading impossible before any model is
+    loaded.
     """
 
     DIRECTION: Direction
     BINARY: bool
     PERFECT: float
+    UNIT: Unit
 
     def grade(self, item: Item, answer: Answer, task: TaskSpec) -> Grade:
         """The value of `answer` for `item`, in the metric's own unit."""

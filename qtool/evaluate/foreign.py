@@ -9,6 +9,7 @@ from qtool import catalog
 from qtool.errors import DataError
 from qtool.evaluate.contract import Answer, Direction, Grade
 from qtool.evaluate.extract import extract
+from qtool.records.evaluation import Unit
 from qtool.records.task import Item, TaskSpec
 
 
@@ -21,6 +22,7 @@ class ForeignMetric:
 
     BINARY = False
     PERFECT = 1.0
+    UNIT: Unit = "fraction"
     DIRECTION: Direction = "higher"
 
     def __init__(self, name: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from qtool.errors import DataError
 from qtool.evaluate.contract import Answer, Direction, Grade
-from qtool.records.evaluation import ItemResult
+from qtool.records.evaluation import ItemResult, Unit
 from qtool.records.task import Item, TaskSpec
 from qtool.store.digest import record_digest
 from qtool.store.run_directory import explained
@@ -33,6 +33,7 @@ class LoggedMetric:
 
     DIRECTION: Direction = "higher"
     PERFECT = 1.0
+    UNIT: Unit = "fraction"
 
     def __init__(self, *, binary: bool) -> None:
         self.BINARY = binary

@@ -20,7 +20,16 @@ from qtool.evaluate import foreign_log, results
 from qtool.evaluate.asking import Asked, Work, timing_of
 from qtool.evaluate.conclude import conclude
 from qtool.evaluate.harness_model import make_model
-from qtool.evaluate.model import LazyModel, Opener, Settings, Subject, identify, lazily
+from qtool.evaluate.model import (
+    LazyModel,
+    Opener,
+    Settings,
+    Subject,
+    identify,
+    lazily,
+    refuse_other_base,
+    settled,
+)
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation, ItemResult
 from qtool.records.task import Item, TaskSpec
@@ -60,6 +69,12 @@ def evaluate_harness(
 ) -> tuple[Evaluation, ...]:
     """One finished evaluation for each task the names stand for (a group gives several), written to `output`."""
     subject = identify(folder, settings)
+    # the name promises the harness's own way of asking, which is plain unless told otherwise
+    settings = settled(replace(settings, chat=bool(settings.chat)), subject)
+    if baseline is not None:
+        for evaluation in results.read_all(baseline):
+            before = f"{baseline} ({evaluation.variant})"
+            refuse_other_base((before, evaluation.base_digest), (subject.name, subject.base_digest))
     with locked(output / ".lock", holds=str(output)), lazily(folder, settings, opener) as model:
         found: list[Evaluation] = []
         for name in order.names:
@@ -107,7 +122,7 @@ def _run(name: str, order: HarnessOrder, means: _Means) -> Mapping[str, Sequence
                 log_samples=True,
                 bootstrap_iters=0,
                 task_manager=_manager(order),
-                apply_chat_template=means.settings.chat,
+                apply_chat_template=bool(means.settings.chat),
                 random_seed=means.settings.seed,
                 numpy_random_seed=means.settings.seed,
                 torch_random_seed=means.settings.seed,

@@ -22,7 +22,18 @@ class FolderLanguage:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def chat(self, message: str) -> str:
-        return tokenizers.render_chat(self.tokenizer, [{"role": "user", "content": message}])
+        return self._rendered([{"role": "user", "content": message}], open_answer=True)
+
+    def answer_lead(self) -> str:
+        turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "answer"}]
+        asked, whole = self._rendered(turns[:1], open_answer=True), self._rendered(turns, open_answer=False)
+        lead, found, _ = whole.removeprefix(asked).partition("answer")
+        return lead if found and whole.startswith(asked) else ""
+
+    def _rendered(self, turns: list[dict[str, str]], *, open_answer: bool) -> str:
+        text = tokenizers.render_chat(self.tokenizer, turns, add_generation_prompt=open_answer)
+        # `encode` begins with one BOS whether the template spelled it out or not
+        return text.removeprefix(self.tokenizer.bos_token) if tokenizers.uses_bos(self.tokenizer) else text
 
 
 def load_language(folder: Path) -> FolderLanguage:

@@ -7,8 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qtool.engine.contract import Engine
+from qtool.errors import MismatchError
 from qtool.evaluate.contract import Language
 from qtool.models.locate import is_url
+from qtool.models.tokenizer import has_chat_template
+from qtool.progress import Progress
+from qtool.records.unverified import refuse_unverified
 from qtool.records.variant import Variant
 from qtool.store.codec import read_json
 
@@ -19,10 +23,11 @@ class Settings:
 
     `floor_share` is the time for the noise floor as a share of the evaluation's own; 0 leaves it out. `forcing` allows
     an item to be decided in one pass where that gives the answer that would have been generated. `tokenizer` is the
-    folder whose tokenizer a server's model has.
+    folder whose tokenizer a server's model has. `chat` is None for the model's own way: through its chat template
+    where it has one. `allow_unverified` takes a variant whose verification failed.
     """
 
-    chat: bool = False
+    chat: bool | None = None
     backend: str = "qtool"
     dtype: str = "auto"
     device: str = "auto"
@@ -32,12 +37,15 @@ class Settings:
     floor_share: float = 0.25
     forcing: bool = True
     tokenizer: Path | None = None
+    allow_unverified: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """A model folder's name and digests; where it is a quantized variant, the norm of what quantizing changed in its
-    weights over their own. A `remote` one is a server's address: it has no weights here."""
+    weights over their own. A `remote` one is a server's address: it has no weights here. `has_chat` says that its
+    tokenizer has a chat template. `base_digest` is that of the base's weights, empty where nothing tells which base
+    it is."""
 
     folder: Path
     name: str
@@ -46,6 +54,8 @@ class Subject:
     is_base: bool
     weight_error: float | None
     remote: bool = False
+    has_chat: bool = False
+    base_digest: str = ""
 
 
 DEFAULTS = Settings()
@@ -56,7 +66,8 @@ Opener = Callable[[Path, Settings], tuple[Engine, Language]]
 def identify(folder: Path, settings: Settings = DEFAULTS) -> Subject:
     """Who the model in `folder` is, from `variant.json` where it has one, or who answers where it is an address.
 
-    Raises ModelError where it is no model, CapacityError where no server answers.
+    Raises ModelError where it is no model, UnverifiedVariant where it was found wrong when it was made, CapacityError
+    where no server answers.
     """
     if is_url(folder):
         from qtool.evaluate.remote import identify_remote
@@ -65,6 +76,7 @@ def identify(folder: Path, settings: Settings = DEFAULTS) -> Subject:
     manifest = folder / "variant.json"
     if manifest.is_file():
         variant = read_json(Variant, manifest)
+        refuse_unverified(variant, folder, allowed=settings.allow_unverified)
         return Subject(
             folder=folder,
             name=variant.name,
@@ -72,13 +84,32 @@ def identify(folder: Path, settings: Settings = DEFAULTS) -> Subject:
             tokenizer_digest=variant.tokenizer_digest,
             is_base=variant.recipe.scheme == "base",
             weight_error=_weight_error(variant),
+            has_chat=has_chat_template(folder),
+            base_digest=variant.base.weights_digest,
         )
     from qtool.models import checkpoint
 
     identity = checkpoint.identify(folder)
     return Subject(
-        folder, identity.name, identity.weights_digest, identity.tokenizer_digest, is_base=True, weight_error=None
+        folder=folder,
+        name=identity.name,
+        weights_digest=identity.weights_digest,
+        tokenizer_digest=identity.tokenizer_digest,
+        is_base=True,
+        weight_error=None,
+        has_chat=has_chat_template(folder),
+        base_digest="" if checkpoint.is_quantized(checkpoint.read_config(folder)) else identity.weights_digest,
     )
+
+
+def refuse_other_base(baseline: tuple[str, str], variant: tuple[str, str]) -> None:
+    """Raises MismatchError where both sides, each a name and the digest of its base, are known to be of two bases."""
+    (name, base), (other_name, other_base) = baseline, variant
+    if base and other_base and base != other_base:
+        raise MismatchError(
+            f"{name} and {other_name} are of different base models (weights {base[:12]} and {other_base[:12]}); "
+            "compare a variant with the base it was made from"
+        )
 
 
 def _weight_error(variant: Variant) -> float | None:
@@ -107,8 +138,23 @@ def open_folder(folder: Path, settings: Settings) -> tuple[Engine, Language]:
         device=settings.device,
         slots=settings.in_flight,
         context_tokens=settings.context_tokens,
+        frugal=True,
     )
     return engine, language
+
+
+@dataclass(frozen=True, slots=True)
+class SayingNotes:
+    """An opener that tells, when it opens an engine, what one must know of that engine."""
+
+    opener: Opener
+    progress: Progress
+
+    def __call__(self, folder: Path, settings: Settings) -> tuple[Engine, Language]:
+        engine, language = self.opener(folder, settings)
+        for note in engine.notes:
+            self.progress.note(f"{folder.name}: {note}")
+        return engine, language
 
 
 class LazyModel:
@@ -124,6 +170,15 @@ class LazyModel:
             self._opened = self._opener(self._folder, self._settings)
         return self._opened
 
+    def language(self) -> Language:
+        """The language alone: a run with nothing left to ask needs its questions and no weights."""
+        opener = self._opener.opener if isinstance(self._opener, SayingNotes) else self._opener
+        if self._opened is None and opener is open_folder and not is_url(self._folder):
+            from qtool.evaluate.language import load_language
+
+            return load_language(self._folder)
+        return self.get()[1]
+
     @property
     def is_open(self) -> bool:
         """Whether the engine has been opened."""
@@ -136,9 +191,13 @@ class LazyModel:
             self._opened = None
 
 
-def for_server(settings: Settings) -> Settings:
-    """`settings` as they hold for a server: it is asked to generate, nothing else."""
-    return replace(settings, backend="openai", forcing=False)
+def settled(settings: Settings, subject: Subject) -> Settings:
+    """`settings` as they hold for `subject`: through its chat template where it has one and nothing else was said; a
+    server is asked to generate, nothing else."""
+    chat = subject.has_chat if settings.chat is None else settings.chat
+    if subject.remote:
+        return replace(settings, chat=chat, backend="openai", forcing=False)
+    return replace(settings, chat=chat)
 
 
 @contextlib.contextmanager
@@ -178,6 +237,9 @@ class _Unclosed:
     def __init__(self, engine: Engine) -> None:
         self.score, self.submit, self.step = engine.score, engine.submit, engine.step
         self.abort, self.status = engine.abort, engine.status
+        self.kernels, self.weight_bytes, self.cache_bytes = engine.kernels, engine.weight_bytes, engine.cache_bytes
+        self.notes, self.simulated = engine.notes, engine.simulated
+        self.device, self.dtype = engine.device, engine.dtype
 
     def close(self) -> None:
         """Nothing: the owner does it."""

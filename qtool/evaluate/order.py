@@ -1,20 +1,32 @@
 """What `qtool eval` is asked for: from names to verdicts, with the baseline's answers, in one look or several."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from qtool.errors import MismatchError, PlanError
-from qtool.evaluate import sequential, verdict
+from qtool.evaluate import sequential
 from qtool.evaluate.asking import Asked
 from qtool.evaluate.harness import PREFIX, HarnessOrder, check, evaluate_harness
-from qtool.evaluate.model import DEFAULTS, KeptOpen, Opener, Settings, identify, open_folder
+from qtool.evaluate.model import (
+    DEFAULTS,
+    KeptOpen,
+    Opener,
+    SayingNotes,
+    Settings,
+    identify,
+    open_folder,
+    refuse_other_base,
+)
 from qtool.evaluate.stage import ask_for, evaluate_asked
 from qtool.evaluate.statistics import holm
 from qtool.evaluate.tasks import all_tasks, load_task
 from qtool.models.locate import is_url
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation, VerdictName
+from qtool.records.presentation import Presented
+from qtool.records.ship_rule import overall, verdict_of
 from qtool.records.task import TaskSpec
 
 DEFAULT_MARGIN_POINTS = 2.0
@@ -48,9 +60,11 @@ class WorseTask:
     p_holm: float
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """All that was found. `overall` is the intersection-union verdict over critical tasks, None without a baseline."""
+@dataclass(frozen=True, slots=True, repr=False)
+class Findings(Presented):
+    """All that was found. `overall` is the ship rule's verdict over all tasks, None without a baseline."""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("overall", "output")
 
     output: str
     evaluations: tuple[Evaluation, ...]
@@ -67,7 +81,7 @@ def fulfil(order: Order, progress: Progress, *, opener: Opener | None = None) ->
     asked = tuple(ask_for(spec, count=order.limit, data=order.data, margin=order.margin_points) for spec in specs)
     output = order.output or default_output(order.model)
     _check_baseline_model(order, output)
-    keeper = KeptOpen(opener or open_folder)
+    keeper = KeptOpen(SayingNotes(opener or open_folder, progress))
     try:
         evaluations = _looks(order, specs, asked, output, progress, keeper) if specs else ()
         if harness is not None:
@@ -77,7 +91,7 @@ def fulfil(order: Order, progress: Progress, *, opener: Opener | None = None) ->
     return Findings(
         output=str(output),
         evaluations=evaluations,
-        overall=_overall(specs, evaluations),
+        overall=None if order.baseline is None else overall(map(verdict_of, evaluations)),
         worse=worse(evaluations),
     )
 
@@ -101,9 +115,13 @@ def is_model(folder: Path) -> bool:
 
 def worse(evaluations: Sequence[Evaluation]) -> tuple[WorseTask, ...]:
     """Tasks that got worse at 5 % after Holm's correction: a claim about which, not about whether to ship."""
-    compared = [each for each in evaluations if each.comparison is not None]
-    adjusted = holm([each.comparison.p_worse for each in compared if each.comparison is not None])
-    return tuple(WorseTask(each.task, p) for each, p in zip(compared, adjusted, strict=True) if p < _WORSE)
+    return worse_tasks({each.task: each.comparison.p_worse for each in evaluations if each.comparison is not None})
+
+
+def worse_tasks(p_values: Mapping[str, float]) -> tuple[WorseTask, ...]:
+    """Those of the tasks with these p-values of "got worse" that are still below 5 % after Holm's correction."""
+    adjusted = holm(list(p_values.values()))
+    return tuple(WorseTask(task, p) for task, p in zip(p_values, adjusted, strict=True) if p < _WORSE)
 
 
 def _split(order: Order) -> tuple[Order, HarnessOrder | None]:
@@ -166,6 +184,7 @@ def _check_baseline_model(order: Order, output: Path) -> None:
     if default_output(order.baseline).resolve() == output.resolve():
         raise PlanError([f"{order.baseline}: baseline and variant would both write to {output}; give another -o"])
     baseline, variant = (identify(model, order.settings) for model in (order.baseline, order.model))
+    refuse_other_base((baseline.name, baseline.base_digest), (variant.name, variant.base_digest))
     if baseline.tokenizer_digest != variant.tokenizer_digest:
         raise MismatchError(
             f"{order.baseline}: {baseline.name} has another tokenizer than {variant.name}; a paired comparison needs "
@@ -224,11 +243,3 @@ def _look(
 
 def _is_decided(evaluation: Evaluation | None) -> bool:
     return evaluation is not None and evaluation.comparison is not None and evaluation.comparison.verdict != "UNDECIDED"
-
-
-def _overall(specs: Sequence[TaskSpec], evaluations: Sequence[Evaluation]) -> VerdictName | None:
-    verdicts = {each.task: each.comparison.verdict for each in evaluations if each.comparison is not None}
-    if not verdicts:
-        return None
-    critical = [verdicts[spec.name] for spec in specs if spec.critical and spec.name in verdicts]
-    return verdict.overall(critical or verdicts.values())

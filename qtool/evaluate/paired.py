@@ -28,10 +28,10 @@ class Terms:
 
 def compare(baseline: str, before: Rows, after: Rows, terms: Terms, *, seconds_per_item: float) -> Comparison:
     """Variant against baseline on the same items, in the same order, with the ship test's verdict and its reason."""
-    gained = scale.gains(terms.metric_name, terms.metric, before, after)
+    gained = scale.gains(terms.metric, before, after)
     clusters = clusters_of(after, terms.cluster)
     found = _bounds(gained, terms, clusters)
-    margin = scale.margin_of(terms.metric_name, terms.margin_points)
+    margin = scale.margin_of(terms.metric, terms.margin_points)
     decision = verdict.decide(found, margin)
     needed = verdict.items_to_decide(found, margin) if decision == "UNDECIDED" else None
     minutes = None if needed is None else (needed - found.items) * seconds_per_item / 60
@@ -74,7 +74,7 @@ def p_worse(before: Rows, after: Rows, gained: Values, terms: Terms) -> float:
 
 def churn(before: Rows, after: Rows, terms: Terms, floor: NoiseFloor | None) -> Churn:
     """How many items changed, and which way; the floor is the baseline's own."""
-    gained = scale.gains(terms.metric_name, terms.metric, before, after)
+    gained = scale.gains(terms.metric, before, after)
     other = sum(
         bool(gain == 0) and old.score != terms.metric.PERFECT and old.extracted != new.extracted
         for gain, old, new in zip(gained, before, after, strict=True)
@@ -112,19 +112,19 @@ def _slice(name: str, value: str, chosen: Sequence[int], before: Rows | None, af
     if before is None:
         return SliceScore(name, value, score, baseline=None, difference=None, verdict=None)
     theirs = [before[index] for index in chosen]
-    found = _bounds(scale.gains(terms.metric_name, terms.metric, theirs, own), terms, clusters_of(own, terms.cluster))
+    found = _bounds(scale.gains(terms.metric, theirs, own), terms, clusters_of(own, terms.cluster))
     return SliceScore(
         slice=name,
         value=value,
         score=score,
         baseline=scale.score_of(terms.metric_name, terms.metric, theirs),
         difference=_finite(found.interval()),
-        verdict=verdict.decide(found, scale.margin_of(terms.metric_name, terms.margin_points)),
+        verdict=verdict.decide(found, scale.margin_of(terms.metric, terms.margin_points)),
     )
 
 
 def _bounds(gained: Values, terms: Terms, clusters: Sequence[str] | None) -> verdict.Bounds:
-    pseudo = scale.largest_gain(terms.metric_name, gained)
+    pseudo = scale.largest_gain(terms.metric, gained)
     return verdict.bounds(gained, pseudo=pseudo, clusters=clusters, level=terms.level)
 
 

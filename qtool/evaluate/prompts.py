@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from qtool.errors import PlanError
 from qtool.evaluate.contract import Language, Question
+from qtool.evaluate.wording import wording
 from qtool.records.task import Item, TaskSpec
 from qtool.store.digest import record_digest
 
@@ -15,7 +16,8 @@ def questions(
     task: TaskSpec, items: Sequence[Item], *, shots: Sequence[Item] = (), chat: Language | None = None
 ) -> tuple[Question, ...]:
     """Each item as it will be asked. With `chat`, the prompt is one user turn in that model's template."""
-    return tuple(_question(task, item, shots, chat) for item in items)
+    language = chat if wording(task, chat) == "chat" else None
+    return tuple(_question(task, item, shots, language) for item in items)
 
 
 def template_problems(task: TaskSpec) -> list[str]:

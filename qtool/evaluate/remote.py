@@ -31,14 +31,16 @@ def identify_remote(url: Path, settings: Settings) -> Subject:
     """
     folder = _tokenizer_folder(url, settings)
     served = _served_model(_address(url))
+    tokenizer = identify(folder)
     return Subject(
         folder=url,
         name=name_of(url),
         weights_digest=record_digest({"url": str(url), "model": served}),
-        tokenizer_digest=identify(folder).tokenizer_digest,
+        tokenizer_digest=tokenizer.tokenizer_digest,
         is_base=False,
         weight_error=None,
         remote=True,
+        has_chat=tokenizer.has_chat,
     )
 
 

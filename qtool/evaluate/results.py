@@ -45,6 +45,12 @@ def read_finished(folder: Path, task: str) -> tuple[Evaluation, Answered]:
     return evaluation, dict(answered)
 
 
+def read_all(folder: Path) -> tuple[Evaluation, ...]:
+    """Manifests of every finished evaluation in `folder`; other JSON files there are none of our business."""
+    paths = [path for path in sorted(folder.glob("*.json")) if items_path(folder, path.stem).is_file()]
+    return tuple(read_json(Evaluation, path) for path in paths)
+
+
 @functools.lru_cache(maxsize=16)
 def _read_finished(folder: Path, task: str, stamps: tuple[tuple[int, int], ...]) -> tuple[Evaluation, Answered]:
     """Read once for as long as the files, known by their `stamps`, are the same: every variant needs the baseline's."""

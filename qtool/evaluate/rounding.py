@@ -14,8 +14,8 @@ from typing import Any, cast
 from qtool.engine.contract import Engine, EngineStatus, Scored, ScoreRequest
 from qtool.errors import PlanError, StoreError
 from qtool.evaluate.asking import Work, context_of
-from qtool.evaluate.contract import Context, Question
-from qtool.evaluate.scorers import choice
+from qtool.evaluate.contract import AnswerKind, Context, Question
+from qtool.evaluate.scorers import choice, load_scorer
 from qtool.records.evaluation import ItemResult
 from qtool.store.codec import read_json
 from qtool.store.run_directory import write_record
@@ -62,9 +62,9 @@ def write_noise(folder: Path, task: str, noise: RoundingNoise) -> None:
 
 def measure_noise(questions: Sequence[Question], rows: Sequence[ItemResult], work: Work) -> RoundingNoise:
     """The noise on the first items that carry margins; a reason where this model cannot be rounded here."""
-    scorer = work.asked.task.scorer
+    answers = load_scorer(work.asked.task.scorer).ANSWERS
     pairs = zip(questions, rows, strict=True)
-    chosen = [(question, row) for question, row in pairs if _usable(question, row, scorer)][:ITEMS]
+    chosen = [(question, row) for question, row in pairs if _usable(question, row, answers)][:ITEMS]
     if not chosen:
         return RoundingNoise(work.digest, why_not="its answers carry no margins")
     model, why_not = _copy(work)
@@ -87,12 +87,12 @@ def _copy(work: Work) -> tuple[Any, str]:
     """The model once more, as plain modules, and an empty reason; None and the reason where it cannot be had."""
     from qtool.engine.backends.qtool import compute_dtype
     from qtool.engine.memory import available_bytes
-    from qtool.models.checkpoint import open_checkpoint, read_config
+    from qtool.models.checkpoint import is_quantized, open_checkpoint, read_config
     from qtool.models.device import choose_device
-    from qtool.models.skeleton import CONFIG_KEYS_OF_STORAGE, load_base
+    from qtool.models.skeleton import load_base
 
     folder = work.subject.folder
-    if not (folder / "config.json").is_file() or any(key in read_config(folder) for key in CONFIG_KEYS_OF_STORAGE):
+    if not (folder / "config.json").is_file() or is_quantized(read_config(folder)):
         return None, "its weights are not in this folder as plain numbers"
     device = choose_device(work.settings.device)
     dtype = compute_dtype(work.settings.dtype, read_config(folder), device)
@@ -126,10 +126,10 @@ def round_weights(model: Any) -> float:
     return float((changed / whole) ** 0.5) if whole else 0.0
 
 
-def _usable(question: Question, row: ItemResult, scorer: str) -> bool:
+def _usable(question: Question, row: ItemResult, answers: AnswerKind) -> bool:
     """Choices, and answers written token by token, after a prompt that was not cut."""
-    by_token = len(row.margins) == len(row.output_ids) and scorer == "generation"
-    by_choice = scorer == "choice" and len(question.item.choices) > 1
+    by_token = len(row.margins) == len(row.output_ids) and answers == "text"
+    by_choice = answers == "choice" and len(question.item.choices) > 1
     return bool(row.margins) and (by_token or by_choice) and not dict(row.notes).get("prompt")
 
 
@@ -162,7 +162,7 @@ class _Reader:
 
 def _margins_after(question: Question, row: ItemResult, reader: _Reader, context: Context) -> list[float]:
     """The margins of the baseline's own answer in the rounded model; a negative one is a token, or a choice, lost."""
-    if context.task.scorer == "choice":
+    if load_scorer(context.task.scorer).ANSWERS == "choice":
         _, answer = next(choice.ask([question], replace(context, engine=cast(Engine, reader), in_flight=1)))
         return [answer.margins[0] if answer.text == row.output else -answer.margins[0]]
     prompt = context.language.encode(question.prompt)

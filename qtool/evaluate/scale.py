@@ -9,47 +9,51 @@ from qtool.evaluate.contract import Metric
 from qtool.evaluate.statistics import Values, mean_interval, wilson
 from qtool.records.evaluation import Interval, ItemResult, Score
 
-PERPLEXITY = "perplexity"
-
 
 def score_of(name: str, metric: Metric, rows: Sequence[ItemResult], clusters: Sequence[str] | None = None) -> Score:
     """The score of `rows` with its 95 % interval: Wilson's for right or wrong, and where
     all values are 0 or all 1; Student's otherwise."""
     values = np.array([row.score for row in rows])
-    if name == PERPLEXITY:
+    if metric.UNIT == "perplexity":
         found = mean_interval(_weighted(values, rows), clusters=clusters)
         mean = float(_weighted(values, rows).mean())
-        return Score(name, math.exp(mean), Interval(math.exp(found.low), _exp(found.high), found.confidence), len(rows))
+        return Score(
+            name,
+            math.exp(mean),
+            Interval(math.exp(found.low), _exp(found.high), found.confidence),
+            len(rows),
+            metric.UNIT,
+        )
     if metric.BINARY and clusters is None:
-        return Score(name, float(values.mean()), wilson(int(values.sum()), len(rows)), len(rows))
+        return Score(name, float(values.mean()), wilson(int(values.sum()), len(rows)), len(rows), metric.UNIT)
     if bool((values == values[0]).all()) and values[0] in (0.0, 1.0):
         # no spread is no certainty: as many trials as there are independent items, all with one result
         trials = len(rows) if clusters is None else len(set(clusters))
-        return Score(name, float(values[0]), wilson(int(values[0]) * trials, trials), len(rows))
+        return Score(name, float(values[0]), wilson(int(values[0]) * trials, trials), len(rows), metric.UNIT)
     found = mean_interval(values, clusters=clusters)
-    return Score(name, float(values.mean()), _clipped(found), len(rows))
+    return Score(name, float(values.mean()), _clipped(found), len(rows), metric.UNIT)
 
 
-def gains(name: str, metric: Metric, before: Sequence[ItemResult], after: Sequence[ItemResult]) -> Values:
+def gains(metric: Metric, before: Sequence[ItemResult], after: Sequence[ItemResult]) -> Values:
     """Gain of each item, variant minus baseline, positive where the variant is better.
 
     For perplexity it is the drop in nats a token, weighted by the item's tokens.
     """
     change = np.array([row.score for row in after]) - np.array([row.score for row in before])
-    if name == PERPLEXITY:
+    if metric.UNIT == "perplexity":
         return _weighted(-change, after)
     oriented: Values = change if metric.DIRECTION == "higher" else -change
     return oriented
 
 
-def largest_gain(name: str, gained: Values) -> float:
+def largest_gain(metric: Metric, gained: Values) -> float:
     """Size of the pseudo-items of the ship test: 1 for scores between 0 and 1, else the largest gain seen."""
-    return float(np.abs(gained).max()) if name == PERPLEXITY else 1.0
+    return float(np.abs(gained).max()) if metric.UNIT == "perplexity" else 1.0
 
 
-def margin_of(name: str, points: float) -> float:
+def margin_of(metric: Metric, points: float) -> float:
     """The margin in the unit of the gains: points / 100, or ln(1 + points / 100) for perplexity."""
-    return math.log1p(points / 100) if name == PERPLEXITY else points / 100
+    return math.log1p(points / 100) if metric.UNIT == "perplexity" else points / 100
 
 
 def _weighted(values: Values, rows: Sequence[ItemResult]) -> Values:

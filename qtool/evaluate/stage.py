@@ -7,18 +7,28 @@ killed, is not asked again; the statistics are always computed anew, since they 
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
-from qtool import catalog
 from qtool.errors import MismatchError, PlanError
 from qtool.evaluate import agreement, prompts, results, tasks
 from qtool.evaluate.asking import Asked, Work, ask, context_of, differs_in, timing_of, work_on
 from qtool.evaluate.conclude import conclude
-from qtool.evaluate.contract import Question, Scorer
+from qtool.evaluate.contract import Question
 from qtool.evaluate.floor import measure_floor, read_floor, write_floor
 from qtool.evaluate.metrics import load_metric
-from qtool.evaluate.model import DEFAULTS, Opener, Settings, Subject, for_server, identify, lazily, open_folder
+from qtool.evaluate.model import (
+    DEFAULTS,
+    Opener,
+    SayingNotes,
+    Settings,
+    Subject,
+    identify,
+    lazily,
+    open_folder,
+    refuse_other_base,
+    settled,
+)
 from qtool.evaluate.rounding import measure_noise, read_noise, write_noise
+from qtool.evaluate.scorers import load_scorer
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation, ItemResult
 from qtool.records.task import Item, TaskSpec
@@ -89,7 +99,7 @@ def evaluate_asked(
     baseline: Path | None,
     progress: Progress,
     settings: Settings = DEFAULTS,
-    opener: Opener = open_folder,
+    opener: Opener | None = None,
 ) -> tuple[Evaluation, ...]:
     """One finished evaluation for each of `asked`, in `output`; the model is opened at most once, for all of them.
 
@@ -97,18 +107,21 @@ def evaluate_asked(
     where the baseline answered other items, another version of a task, or has another tokenizer.
     """
     subject = identify(variant, settings)
-    settings = for_server(settings) if subject.remote else settings
+    settings = settled(settings, subject)
+    opener = opener or SayingNotes(open_folder, progress)
     if baseline is not None:
         for each in asked:
-            _check_baseline(subject, each, baseline)
+            _check_baseline(subject, each, baseline, settings)
     with locked(output / ".lock", holds=str(output)), lazily(variant, settings, opener) as model:
         works = (work_on(subject, each, output, model, settings=settings, progress=progress) for each in asked)
         return tuple(_evaluate_one(work, baseline) for work in works)
 
 
-def _check_baseline(subject: Subject, asked: Asked, baseline: Path) -> None:
+def _check_baseline(subject: Subject, asked: Asked, baseline: Path, settings: Settings) -> None:
     task = asked.task
     evaluation, answered = results.read_finished(baseline, task.name)
+    before = f"{baseline} ({evaluation.variant})"
+    refuse_other_base((before, evaluation.base_digest), (subject.name, subject.base_digest))
     if evaluation.tokenizer_digest != subject.tokenizer_digest:
         raise MismatchError(
             f"{baseline}: {evaluation.variant} has another tokenizer than {subject.name}; a paired comparison needs "
@@ -117,6 +130,12 @@ def _check_baseline(subject: Subject, asked: Asked, baseline: Path) -> None:
     if evaluation.task_digest != tasks.task_digest(task):
         raise MismatchError(
             f"{baseline}: {task.name} was evaluated by another version of the task; evaluate the baseline again"
+        )
+    if task.scorer != "rolling" and evaluation.chat != bool(settings.chat):
+        ways = {True: "through the chat template", False: "with plain prompts"}
+        raise MismatchError(
+            f"{baseline}: {task.name} was asked {ways[evaluation.chat]}, and would be asked "
+            f"{ways[not evaluation.chat]} now; evaluate both with --{'chat' if evaluation.chat else 'no-chat'}"
         )
     missing = [item.id for item in asked.items if item.id not in answered]
     if missing:
@@ -128,7 +147,7 @@ def _check_baseline(subject: Subject, asked: Asked, baseline: Path) -> None:
 
 def _evaluate_one(work: Work, baseline: Path | None) -> Evaluation:
     task = work.asked.task
-    chat = work.model.get()[1] if work.settings.chat else None
+    chat = work.model.language() if work.settings.chat and task.scorer != "rolling" else None
     questions = prompts.questions(task, work.asked.items, shots=work.asked.shots, chat=chat)
     known = results.reusable(work.output, task.name, work.digest, questions)
     pending = [question for question in questions if question.item.id not in known]
@@ -152,12 +171,11 @@ def _measure_baseline(questions: Sequence[Question], rows: Sequence[ItemResult],
     task = work.asked.task.name
     floor = read_floor(work.output, task, work.digest)
     if floor is None or not floor.is_enough_for(len(rows)):
-        scorer = cast(Scorer, catalog.load(tasks.SCORERS, work.asked.task.scorer, kind="scorer"))
         with work.progress.track(f"{task}: noise floor", None, "items"):
             floor = measure_floor(
                 questions,
                 rows,
-                scorer,
+                load_scorer(work.asked.task.scorer),
                 context_of(work),
                 differs=differs_in(work, {item.id: item for item in work.asked.items}),
                 seconds=max(_LEAST_FLOOR_SECONDS, work.settings.floor_share * seconds),

@@ -19,6 +19,8 @@ READERS = "qtool.evaluate.readers"
 GENERATORS = "qtool.data.generators"
 FOREIGN_METRIC = "evaluate:"
 
+READERS_VERSION = 2  # of `evaluate/answers`: what other readers graded is graded anew
+_LATER_FIELDS: dict[str, object] = {"temperature": 0.0, "chat_max_new_tokens": None, "chat_stop": ()}
 _NOT_IN_DIGEST = {"description": "", "licence": "", "margin_points": 0.0, "items": 0, "critical": True, "slices": ()}
 
 
@@ -95,8 +97,10 @@ def task_digest(task: TaskSpec) -> str:
     )
     described = encode(plain)
     assert isinstance(described, dict), "a record"
-    if not task.temperature:
-        described.pop("temperature")  # digests of greedy tasks are those from before there was another kind
+    for name, default in _LATER_FIELDS.items():  # tasks that leave them unset keep the digest they had before these
+        if getattr(plain, name) == default:
+            described.pop(name)
+    described["readers"] = READERS_VERSION
     return record_digest(described)
 
 
@@ -118,7 +122,13 @@ def _problems(task: TaskSpec) -> list[str]:
     found = []
     if not 0 < task.margin_points <= 100:
         found.append(f"margin_points: {task.margin_points} is not a drop in points; give more than 0 and at most 100")
-    for key, value in (("items", task.items), ("max_new_tokens", task.max_new_tokens), ("version", task.version)):
+    chat_tokens = task.chat_max_new_tokens
+    for key, value in (
+        ("items", task.items),
+        ("max_new_tokens", task.max_new_tokens),
+        ("chat_max_new_tokens", 1 if chat_tokens is None else chat_tokens),
+        ("version", task.version),
+    ):
         if value < 1:
             found.append(f"{key}: {value} is less than 1")
     if not 0 <= task.temperature <= 2:

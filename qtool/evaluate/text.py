@@ -2,6 +2,7 @@
 
 from qtool.evaluate.order import Findings
 from qtool.records.evaluation import Evaluation, Forecast
+from qtool.records.quantile_rule import samples_needed
 
 _COLUMNS = (
     "task",
@@ -32,12 +33,22 @@ def render(found: Findings) -> str:
         lines.append(f"got worse, after Holm's correction: {named}")
     if found.overall is not None:
         lines.append(f"overall: {found.overall}")
+    lines += _asked(found.evaluations)
     lines.append(f"written to {found.output}")
     return "\n".join(lines)
 
 
+def _asked(evaluations: tuple[Evaluation, ...]) -> list[str]:
+    """Which tasks were asked through the chat template, in words."""
+    chat = [each.task for each in evaluations if each.chat]
+    if not chat:
+        return []
+    named = "" if len(chat) == len(evaluations) else f" ({', '.join(chat)})"
+    return [f"asked through the model's chat template{named}; --no-chat asks with plain prompts"]
+
+
 def _row(each: Evaluation) -> tuple[str, ...]:
-    points = each.score.metric != "perplexity"
+    points = each.score.is_fraction
     comparison, churn = each.comparison, each.churn
     flips = "" if churn is None else f"{churn.harmful} down, {churn.beneficial} up, {churn.wrong_to_other_wrong} other"
     return (
@@ -49,8 +60,8 @@ def _row(each: Evaluation) -> tuple[str, ...]:
         "" if comparison is None else f"{100 * comparison.interval.low:+.2f} to {100 * comparison.interval.high:+.2f}",
         flips,
         _floor(each),
-        f"{each.timing.item_ms_p50:.1f}",
-        f"{each.timing.item_ms_p95:.1f}",
+        _milliseconds(each.timing.item_ms_p50, 0.5),
+        _milliseconds(each.timing.item_ms_p95, 0.95),
         f"{each.score.items / each.timing.seconds:.1f}" if each.timing.seconds else "",
         "" if comparison is None else comparison.verdict,
     )
@@ -58,6 +69,10 @@ def _row(each: Evaluation) -> tuple[str, ...]:
 
 def _value(value: float, points: bool) -> str:
     return f"{100 * value:.1f} %" if points else f"{value:.3f}"
+
+
+def _milliseconds(value: float | None, q: float) -> str:
+    return f"needs n {samples_needed(q)}" if value is None else f"{value:.1f}"
 
 
 def _floor(each: Evaluation) -> str:

@@ -10,7 +10,7 @@ benchmarks/verdicts.py is above 5 % by more than the simulation's own error.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,9 +106,14 @@ def score(items: int, harmful: int, beneficial: int, gain: float) -> float:
 
 def decide(found: Bounds, margin: float) -> VerdictName:
     """The verdict on one task."""
-    if found.low > -margin:
+    return verdict_of_bounds(found.interval(), margin)
+
+
+def verdict_of_bounds(interval: Interval, margin: float) -> VerdictName:
+    """The verdict that the two one-sided bounds of a difference give."""
+    if interval.low > -margin:
         return "PASS"
-    return "FAIL" if found.high < -margin else "UNDECIDED"
+    return "FAIL" if interval.high < -margin else "UNDECIDED"
 
 
 def items_to_decide(found: Bounds, margin: float) -> int | None:
@@ -122,11 +127,3 @@ def items_to_decide(found: Bounds, margin: float) -> int | None:
     reach = float(stats.norm.ppf(1 - found.level) + stats.norm.ppf(POWER))
     needed = math.ceil((reach * found.spread / distance) ** 2)
     return None if needed > max(MOST_TO_DECIDE, found.items) else max(needed, found.items + 1)
-
-
-def overall(verdicts: Iterable[VerdictName]) -> VerdictName:
-    """All critical tasks together (intersection-union): FAIL if one fails, else UNDECIDED if one is, else PASS."""
-    found = set(verdicts)
-    if "FAIL" in found:
-        return "FAIL"
-    return "UNDECIDED" if "UNDECIDED" in found or not found else "PASS"

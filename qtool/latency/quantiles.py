@@ -5,16 +5,10 @@ from collections.abc import Sequence
 
 from qtool.records.evaluation import Interval
 from qtool.records.latency import Quantile
+from qtool.records.quantile_rule import samples_needed
 
 QUANTILES = (0.5, 0.95, 0.99)
 _CONFIDENCE = 0.95
-_TAIL_SAMPLES = 10  # a p99 of fewer than 1,000 samples rests on fewer than ten of them
-_SMALLEST = {0.5: 5, 0.95: 20}
-
-
-def samples_needed(q: float) -> int:
-    """How many samples `q` takes before it is shown: p50 5, p95 20, beyond that ten in the tail (p99 1,000)."""
-    return _SMALLEST.get(q, math.ceil(round(_TAIL_SAMPLES / (1.0 - q), 6)))
 
 
 def quantile(samples_ms: Sequence[float], q: float) -> Quantile:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from qtool import __version__
-from qtool.engine.contract import Engine
 from qtool.engine.load import open_engine
 from qtool.errors import UsageError
 from qtool.latency.bench_serve import bench_serve
@@ -74,9 +73,9 @@ def measure(
             for load in loads:
                 time_level(subjects, load, settings, advance)
         local = [subject for subject in subjects if not is_url(subject.folder)]
-        bandwidth = measured_bandwidth(_device(local[0].engine, device)) if local else 0.0
+        bandwidth = measured_bandwidth(local[0].engine.device) if local else 0.0
         profiles = tuple(
-            _profile(subject, loads, starts[subject.name], before, bandwidth, kept, device) for subject in subjects
+            _profile(subject, loads, starts[subject.name], before, bandwidth, kept) for subject in subjects
         )
     finally:
         for subject in subjects:
@@ -108,29 +107,27 @@ def _profile(
     load_before: float,
     bandwidth: float,
     limits: Limits,
-    device: str,
 ) -> LatencyProfile:
     engine = subject.engine
-    kernels = Counter(label for _, label in getattr(engine, "kernels", ()))
+    kernels = Counter(label for _, label in engine.kernels)
     levels = tuple(summarize(load, subject.timed[load], subject.seconds[load], limits) for load in loads)
-    weight_bytes = int(getattr(engine, "weight_bytes", 0))
     return LatencyProfile(
         format_version=FORMAT_VERSION,
         variant=subject.name,
         variant_digest=_digest(subject.folder),
-        machine=machine_state(_device(engine, device), load_before),
+        machine=machine_state(engine.device, load_before),
         levels=levels,
         load_seconds=start.load_seconds,
         first_token_seconds=start.first_token_seconds,
         peak_memory_bytes=start.peak_memory_bytes,
-        weight_bytes=weight_bytes,
+        weight_bytes=engine.weight_bytes,
         kernels=tuple((label, f"{count} layers") for label, count in sorted(kernels.items())),
-        simulated=any(label.startswith("dequantized by tiles") for label in kernels),
+        simulated=engine.simulated,
         qtool_version=__version__,
-        cache_bytes=int(getattr(engine, "cache_bytes", 0)),
+        cache_bytes=engine.cache_bytes,
         bandwidth_bytes_per_second=bandwidth or None,
-        roofline_ratio=bandwidth_share(levels, step_bytes(subject.folder, weight_bytes), bandwidth),
-        notes=(*getattr(engine, "notes", ()), *subject.notes),
+        roofline_ratio=bandwidth_share(levels, step_bytes(subject.folder, engine.weight_bytes), bandwidth),
+        notes=(*engine.notes, *subject.notes),
         peak_gpu_bytes=start.peak_gpu_bytes,
     )
 
@@ -152,9 +149,3 @@ def _digest(folder: Path) -> str:
     from qtool.models.checkpoint import weights_digest
 
     return weights_digest(folder)
-
-
-def _device(engine: Engine, requested: str) -> str:
-    from qtool.models.device import choose_device
-
-    return str(getattr(engine, "device", None) or choose_device(requested))

@@ -1,5 +1,6 @@
 """A causal model in a few lines: its blocks in order, its linear layers, and which of them are fused by a server."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from qtool.errors import ModelError
 from qtool.models.skeleton import empty_model
 from qtool.models.unfolded import Experts, TurnedLinear, unfold
 
+_ROUTER = re.compile(r"(^|\.)(router|gate|wg)(\.|$)")
 _FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("w1", "w3"))
 
 
@@ -21,7 +23,8 @@ class LinearLayer:
     `block` is the decoder block it lies in, None outside of blocks. `fused_group` names the layers (this one included)
     that servers such as vLLM merge into one matrix and that must share a scheme; empty for a layer on its own.
     `transposed` marks GPT-2's Conv1D, whose module holds [columns, rows]; `turned`, one that `unfold` made a linear
-    layer of. `experts` names the module of all experts of the block, for a layer of one of them.
+    layer of. `experts` names the module of all experts of the block, for a layer of one of them. `beside_text` marks a
+    layer of another part of the model than its text decoder: a vision tower, a projector.
     """
 
     name: str
@@ -33,6 +36,7 @@ class LinearLayer:
     bias: bool = False
     turned: bool = False
     experts: str = ""
+    beside_text: bool = False
 
     @property
     def weight(self) -> str:
@@ -83,33 +87,58 @@ def describe(folder: Path) -> Architecture:
 
 def describe_model(model: Any) -> Architecture:
     """The architecture of a causal model that is already there as modules."""
-    blocks = _block_names(model)
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or embedding is None:
+        raise ModelError(f"{type(model).__name__}: has no output head or no token embedding")
     names = {module: name for name, module in model.named_modules()}
+    if head not in names or embedding not in names:
+        raise ModelError(f"{type(model).__name__}: its output head or token embedding is no module of its own")
+    blocks = _block_names(model, names[embedding])
     stacks = tuple(
         ExpertStack(name, *map(int, parameter.shape))
         for name, parameter in model.named_parameters()
         if parameter.ndim == 3 and _block_of(name, blocks) is not None and "expert" in name
     )
-    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    if head is None or embedding is None:
-        raise ModelError(f"{type(model).__name__}: has no output head or no token embedding")
     return Architecture(
         blocks=blocks,
-        linears=tuple(_linears(model, blocks)),
+        linears=tuple(_linears(model, blocks, _text_part(model, names[embedding], blocks[0], names[head]))),
         head=names[head],
         embedding=names[embedding],
-        tied=bool(getattr(model.config, "tie_word_embeddings", False)),
+        tied=getattr(head, "weight", None) is getattr(embedding, "weight", head),
         stacks=stacks,
         routers=_routers(model, stacks),
     )
 
 
-def _block_names(model: nn.Module) -> tuple[str, ...]:
-    """Names of the decoder blocks: the entries of the outermost list of modules that hold linear layers."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) and any(map(is_linear, module[0].modules())):
-            return tuple(f"{name}.{index}" for index in range(len(module)))
-    raise ModelError(f"{type(model).__name__}: no list of decoder blocks found in it")
+def _block_names(model: nn.Module, embedding: str) -> tuple[str, ...]:
+    """Names of the decoder blocks: the entries of the list of modules with linear layers that lies nearest to the token
+    embedding, the outermost and first of several. A vision tower's list lies farther away."""
+    lists = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) and any(map(is_linear, module[0].modules()))
+    ]
+    if not lists:
+        raise ModelError(f"{type(model).__name__}: no list of decoder blocks found in it")
+    name, module = max(lists, key=lambda entry: len(_common(entry[0], embedding)))
+    return tuple(f"{name}.{index}" for index in range(len(module)))
+
+
+def _common(first: str, second: str) -> list[str]:
+    """The parts that two dotted names begin with alike."""
+    parts = []
+    for left, right in zip(first.split("."), second.split("."), strict=False):
+        if left != right:
+            break
+        parts.append(left)
+    return parts
+
+
+def _text_part(model: Any, embedding: str, block: str, head: str) -> tuple[str, ...]:
+    """Beginnings of the names that belong to the text decoder; all names where a model has nothing but text."""
+    if model.config.get_text_config(decoder=True) is model.config:
+        return ("",)
+    return (".".join(_common(embedding, block)), head)
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -119,7 +148,7 @@ def is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | Conv1D)
 
 
-def _linears(model: nn.Module, blocks: tuple[str, ...]) -> Iterator[LinearLayer]:
+def _linears(model: nn.Module, blocks: tuple[str, ...], text: tuple[str, ...]) -> Iterator[LinearLayer]:
     present = {name for name, module in model.named_modules() if is_linear(module)}
     places = _places(model)
     for name, module in model.named_modules():
@@ -138,6 +167,7 @@ def _linears(model: nn.Module, blocks: tuple[str, ...]) -> Iterator[LinearLayer]
             bias=module.bias is not None,
             turned=isinstance(module, TurnedLinear),
             experts=next((place for place in places if name.startswith(place + ".")), ""),
+            beside_text=not name.startswith(text),
         )
 
 
@@ -146,14 +176,21 @@ def _places(model: nn.Module) -> tuple[str, ...]:
 
 
 def _routers(model: nn.Module, stacks: tuple[ExpertStack, ...]) -> tuple[str, ...]:
-    """What lies beside the experts and has a matrix of its own: routers, and the gates of experts that always run."""
-    places = {*_places(model), *(stack.name.rpartition(".")[0] for stack in stacks)}
-    return tuple(
-        f"{parent}.{name}"
-        for parent in sorted({place.rpartition(".")[0] for place in places})
-        for name, module in model.get_submodule(parent).named_children()
-        if getattr(getattr(module, "weight", None), "ndim", 0) == 2
-    )
+    """What decides among experts: the matrices that lie beside them (routers, and gates of experts that always run)
+    and those named so that have one row for each expert, however deep."""
+    sizes = {name: len(module) for name, module in model.named_modules() if isinstance(module, Experts)}
+    sizes |= {stack.name.rpartition(".")[0]: stack.experts for stack in stacks}
+    found: dict[str, None] = {}
+    for place, experts in sorted(sizes.items()):
+        parent = place.rpartition(".")[0]
+        for name, module in model.get_submodule(parent).named_modules():
+            weight = getattr(module, "weight", None)
+            of_expert = f"{parent}.{name}".startswith(tuple(f"{place}.{digit}" for digit in range(10)))
+            if getattr(weight, "ndim", 0) != 2 or not name or of_expert:
+                continue
+            if "." not in name or (weight.shape[0] == experts and _ROUTER.search(name)):  # type: ignore[union-attr]
+                found[f"{parent}.{name}"] = None
+    return tuple(found)
 
 
 def _block_of(name: str, blocks: tuple[str, ...]) -> int | None:

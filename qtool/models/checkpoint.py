@@ -1,7 +1,9 @@
 """A model folder's weights, opened lazily: tensors are read one at a time, never the whole file."""
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +28,31 @@ _TOKENIZER_FILES = (
     "merges.txt",
     "chat_template.jinja",
 )
+KEYS_OF_STORAGE = ("quantization_config", "compression_config")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ComputedTensor:
+    """A tensor that lies in the files in another form (fused, split, interleaved): `make` reads and converts it."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    path: Path
+    make: Callable[[], Tensor]
+
+    @property
+    def bytes(self) -> int:
+        """Size of the tensor as the model holds it."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 class Checkpoint:
     """The tensors of one model folder by name. `config` is its config.json as a dict."""
 
-    def __init__(self, folder: Path, config: dict[str, Any], tensors: dict[str, StoredTensor]) -> None:
+    def __init__(
+        self, folder: Path, config: dict[str, Any], tensors: Mapping[str, StoredTensor | ComputedTensor]
+    ) -> None:
         self.folder = folder
         self.config = config
         self.names = tuple(sorted(tensors))
@@ -41,7 +61,7 @@ class Checkpoint:
         self._tensors = tensors
 
     @property
-    def entries(self) -> Mapping[str, StoredTensor]:
+    def entries(self) -> Mapping[str, StoredTensor | ComputedTensor]:
         """Where each tensor lies."""
         return self._tensors
 
@@ -60,6 +80,8 @@ class Checkpoint:
     def tensor(self, name: str) -> Tensor:
         """Tensor `name`, read from disk into memory of its own."""
         entry = self._entry(name)
+        if isinstance(entry, ComputedTensor):
+            return entry.make()
         if entry.transposed:
             return _read(entry, name, entry.offset, entry.shape[::-1]).t().contiguous()
         return _read(entry, name, entry.offset, entry.shape)
@@ -67,7 +89,7 @@ class Checkpoint:
     def rows(self, name: str, first: int, last: int) -> Tensor:
         """Rows `first` to `last` of tensor `name`, read from disk into memory of their own."""
         entry = self._entry(name)
-        if entry.transposed:
+        if isinstance(entry, ComputedTensor) or entry.transposed:
             return self.tensor(name)[first:last]
         rows = range(*slice(first, last).indices(entry.shape[0]))
         row_bytes = entry.bytes // entry.shape[0]
@@ -83,7 +105,7 @@ class Checkpoint:
             raise ModelError(f"{self.folder}: holds no floating-point tensor")
         return sizes.most_common(1)[0][0]
 
-    def _entry(self, name: str) -> StoredTensor:
+    def _entry(self, name: str) -> StoredTensor | ComputedTensor:
         try:
             return self._tensors[name]
         except KeyError:
@@ -132,15 +154,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder")
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder}: no config.json; this is not a model folder")
+        raise ModelError(f"{folder}: no config.json; {_other_kind(folder) or 'this is not a model folder'}")
     try:
         config: dict[str, Any] = read_json_object(folder / "config.json")
     except StoreError as error:
         raise ModelError(str(error)) from error
-    if "auto_map" in config:
-        raise ModelError(f"{folder}: config.json asks for code of its own (auto_map); qtool never runs a model's code")
     _check_causal(folder, config)
     return config
+
+
+def is_quantized(config: dict[str, Any]) -> bool:
+    """Whether `config` says that the weights beside it are stored as codes and scales."""
+    return any(config.get(key) is not None for key in KEYS_OF_STORAGE)
 
 
 def identify(folder: Path, *, name: str | None = None, source: str | None = None) -> ModelIdentity:
@@ -185,37 +210,71 @@ def tokenizer_files(folder: Path) -> tuple[str, ...]:
 
 
 def _check_causal(folder: Path, config: dict[str, Any]) -> None:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as MODELS
 
-    if "model_type" not in config:
+    model_type, architectures = config.get("model_type"), config.get("architectures") or []
+    if not isinstance(model_type, str):
         raise ModelError(f"{folder}: config.json names no model_type; this is not a transformers model")
+    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
+        raise ModelError(f"{folder}: config.json: architectures is {architectures!r}; give a list of one class name")
+    if "auto_map" in config and model_type not in MODELS:
+        raise ModelError(
+            f"{folder}: config.json asks for code of its own (auto_map), and transformers itself has none for "
+            f"{model_type!r}; qtool never runs a model's code"
+        )
     if config.get("is_encoder_decoder"):
         raise ModelError(f"{folder}: an encoder-decoder model; qtool runs causal language models")
-    known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-    architectures = config.get("architectures")
-    if architectures and architectures[0] not in known:
+    known = {name for names in MODELS.values() for name in ((names,) if isinstance(names, str) else names)}
+    if architectures and architectures[0] not in known and "auto_map" not in config:
         raise ModelError(f"{folder}: {architectures[0]} is not a causal language model that transformers knows")
-    if config["model_type"] not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise ModelError(f"{folder}: model_type {config['model_type']!r} has no causal language model in transformers")
+    if model_type not in MODELS:
+        raise ModelError(f"{folder}: model_type {model_type!r} has no causal language model in transformers")
 
 
 def _shard_paths(folder: Path) -> list[Path]:
+    single = folder / "model.safetensors"
     if (folder / INDEX_NAME).is_file():
         weight_map = _read_index(folder)
         paths = [folder / name for name in sorted(set(weight_map.values()))]
         for path in paths:
             if path.parent != folder or not path.is_file():
                 raise ModelError(f"{path}: listed in {INDEX_NAME} but missing; download the model again")
+        if single.is_file() and single not in paths:  # transformers reads the file, others the shards
+            raise ModelError(
+                f"{folder}: holds two sets of weights, model.safetensors and the {len(paths)} shards of {INDEX_NAME} "
+                f"(first {paths[0].name}); remove the one that is not the model"
+            )
         return paths
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
-    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
-    if pickles:
-        raise ModelError(
-            f"{folder}: only has pickled weights ({pickles[0]}), which can run code when opened; "
-            "convert them to safetensors first"
+    if single.is_file():
+        return [single]
+    raise ModelError(_no_weights(folder))
+
+
+def _no_weights(folder: Path) -> str:
+    """What the folder without safetensors weights holds instead, and what to do."""
+    for pattern in _PICKLES:
+        if pickles := sorted(path.name for path in folder.glob(pattern)):
+            return (
+                f"{folder}: only has pickled weights ({pickles[0]}), which can run code when opened; "
+                "convert them to safetensors first: load the folder with transformers and call save_pretrained"
+            )
+    if others := sorted(path.name for path in folder.glob("*.safetensors")):
+        return f"{folder}: no model.safetensors and no {INDEX_NAME}, but {others[0]}; rename it or add the index"
+    return f"{folder}: no model.safetensors and no {INDEX_NAME}; {_other_kind(folder) or 'download the model again'}"
+
+
+def _other_kind(folder: Path) -> str:
+    """What kind of model folder this is that qtool does not read, and what to do; empty where nothing tells."""
+    if (folder / "adapter_config.json").is_file():
+        return (
+            "this is a LoRA adapter (adapter_config.json), not a model: merge it into its base with peft "
+            "(merge_and_unload, save_pretrained) and give that folder"
         )
-    raise ModelError(f"{folder}: no model.safetensors and no {INDEX_NAME}")
+    if (folder / "model_index.json").is_file():
+        return "this is a diffusers pipeline (model_index.json), not a causal language model"
+    if gguf := sorted(path.name for path in folder.glob("*.gguf")):
+        return f"this folder holds a GGUF file ({gguf[0]}); give the original model in safetensors"
+    return ""
 
 
 def _read_index(folder: Path) -> dict[str, str]:

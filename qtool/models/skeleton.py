@@ -10,30 +10,54 @@ import torch
 from torch import nn
 
 from qtool.errors import ModelError
-from qtool.models.checkpoint import open_checkpoint, read_config
+from qtool.models.checkpoint import KEYS_OF_STORAGE, Checkpoint, is_quantized, open_checkpoint, read_config
+from qtool.models.conversion import Translation
+from qtool.models.foreign import blamed_on
 
-CONFIG_KEYS_OF_STORAGE = ("quantization_config", "compression_config")
+_ROWS = 4096  # of a matrix compared at once
 
 
 def load_config(folder: Path) -> Any:
     """The transformers config of `folder` without what it says of quantized storage."""
     from transformers import AutoConfig
 
-    config = {key: value for key, value in read_config(folder).items() if key not in CONFIG_KEYS_OF_STORAGE}
+    left_out = (*KEYS_OF_STORAGE, "auto_map")
+    config = {key: _decoded(value) for key, value in read_config(folder).items() if key not in left_out}
     model_type = config.pop("model_type")
-    try:
+    with blamed_on(f"{folder}: transformers cannot use config.json"):
         return AutoConfig.for_model(model_type, **config)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(f"{folder}: transformers cannot use config.json: {error}") from error
 
 
 def empty_model(folder: Path) -> nn.Module:
     """The model of `folder` in evaluation mode, its parameters on the meta device, ready to be given tensors.
 
     Buffers that no checkpoint stores (rotary frequencies) are real and on the CPU, so that a block which is given its
-    weights can run.
+    weights can run. A head that config.json ties to the embedding, and that the files hold as another matrix, is not
+    tied: so transformers loads it too.
     """
-    return _empty(load_config(folder))
+    config = load_config(folder)
+    stored = open_checkpoint(folder) if any(folder.glob("*.safetensors")) else None
+    if stored is not None:
+        _refuse_too_many_layers(folder, config, len(stored.names))
+    subject = f"{folder}: transformers cannot build the model of config.json"
+    with blamed_on(subject):
+        model = _empty(config)
+    if stored is not None and _holds_its_own_head(model, stored):
+        untie(config)
+        with blamed_on(subject):
+            model = _empty(config)
+    return model
+
+
+def untie(config: Any) -> None:
+    """Makes `config`, a transformers config or the dict of one, say that the output head is a matrix of its own."""
+    if isinstance(config, dict):
+        for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+            if part is config or "tie_word_embeddings" in part:
+                part["tie_word_embeddings"] = False
+        return
+    for part in {id(part): part for part in (config, config.get_text_config(decoder=True))}.values():
+        part.tie_word_embeddings = False
 
 
 def count_parameters(folder: Path) -> int:
@@ -54,24 +78,24 @@ def load_base(
     """
     from transformers import AutoModelForCausalLM
 
+    from qtool.models.completeness import refuse_incomplete_folder  # which needs empty_model
+
     checkpoint = open_checkpoint(folder)
-    if any(key in checkpoint.config for key in CONFIG_KEYS_OF_STORAGE):
+    if is_quantized(checkpoint.config):
         raise ModelError(f"{folder}: is a quantized checkpoint; give the base model it was made from")
-    config = load_config(folder)
-    try:
-        with quiet_transformers():
-            model, loading = AutoModelForCausalLM.from_pretrained(
-                folder,
-                config=config,
-                dtype=checkpoint.main_dtype() if dtype == "auto" else dtype,
-                attn_implementation=attention_of(config),
-                local_files_only=True,
-                use_safetensors=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # so that they are listed, and refused below
-            )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{folder}: transformers cannot load it: {_first_line(error)}") from error
+    refuse_incomplete_folder(folder)
+    config: Any = empty_model(folder).config
+    with blamed_on(f"{folder}: transformers cannot load it"), quiet_transformers():
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=checkpoint.main_dtype() if dtype == "auto" else dtype,
+            attn_implementation=attention_of(config),
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they are listed, and refused below
+        )
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         found = sorted(name if isinstance(name, str) else str(name[0]) for name in loading.get(problem, ()))
         if found:
@@ -124,6 +148,46 @@ def _make_unstored_buffers_real(model: Any) -> None:
             model._init_weights(module)  # transformers' own way to fill what a checkpoint does not store
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def _decoded(value: Any) -> Any:
+    """`value` with the floats that JSON cannot express, which transformers writes as {"__float__": "Infinity"}."""
+    if isinstance(value, dict):
+        if set(value) == {"__float__"} and value["__float__"] in ("Infinity", "-Infinity", "NaN"):
+            return float(value["__float__"])
+        return {key: _decoded(entry) for key, entry in value.items()}
+    return [_decoded(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _refuse_too_many_layers(folder: Path, config: Any, tensors: int) -> None:
+    """A layer has at least one tensor: more layers than tensors would only be built to be found missing."""
+    layers = getattr(config.get_text_config(decoder=True), "num_hidden_layers", None)
+    if isinstance(layers, int) and layers > tensors:
+        raise ModelError(
+            f"{folder}: config.json asks for {layers:,} layers (num_hidden_layers), and the files hold "
+            f"{tensors:,} tensors in all; one of the two is of another model"
+        )
+
+
+def _holds_its_own_head(model: Any, stored: Checkpoint) -> bool:
+    """Whether tensors that the configuration ties are both stored, and differ."""
+    tied = {target: source for target, source in (model.all_tied_weights_keys or {}).items() if target != source}
+    if not tied:
+        return False
+    renamed, _ = Translation(model, model.state_dict()).of(stored.names)
+    back = {used: name for name, used in renamed.items()}
+    for target, source in tied.items():
+        layer = target.rpartition(".")[0]
+        if f"{layer}.weight_packed" in back or f"{layer}.qweight" in back:
+            return True
+        if target in back and source in back and not _equal(stored, back[target], back[source]):
+            return True
+    return False
+
+
+def _equal(stored: Checkpoint, first: str, second: str) -> bool:
+    if stored.shape(first) != stored.shape(second) or stored.dtype(first) != stored.dtype(second):
+        return False
+    rows = stored.shape(first)[0]
+    return all(
+        torch.equal(stored.rows(first, start, start + _ROWS), stored.rows(second, start, start + _ROWS))
+        for start in range(0, rows, _ROWS)
+    )

@@ -41,10 +41,44 @@ def encode(tokenizer: Any, text: str, *, bos: bool = True) -> tuple[int, ...]:
     return (start, *ids)
 
 
+def has_chat_template(folder: Path) -> bool:
+    """Whether the tokenizer of `folder` has a chat template to ask through, told from its files alone."""
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    path = folder / "tokenizer_config.json"
+    if not path.is_file():
+        return False
+    try:
+        template = read_json_object(path).get("chat_template")
+    except StoreError as error:
+        raise ModelError(str(error)) from error
+    if isinstance(template, list):  # several by name: the one called default is used
+        return any(isinstance(entry, dict) and entry.get("name") == "default" for entry in template)
+    return bool(template)
+
+
 def uses_bos(tokenizer: Any) -> bool:
     """Whether the tokenizer begins a text with its BOS token."""
     start = tokenizer.bos_token_id
     return start is not None and list(tokenizer.encode("a"))[:1] == [start]
+
+
+def wants_bos(tokenizer: Any) -> bool:
+    """Whether the model itself shows that its texts begin with BOS: its chat template writes one, before the first turn
+    and before no other, or the configuration it was trained with asks for one."""
+    start = tokenizer.bos_token
+    if start is None:
+        return False
+    if tokenizer.init_kwargs.get("add_bos_token") is True:
+        return True
+    if not tokenizer.chat_template:
+        return False
+    turns = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
+    try:
+        text = render_chat(tokenizer, turns)
+    except ModelError:
+        return False  # a template that refuses plain turns shows nothing
+    return text.startswith(start) and text.count(start) == 1  # one before each turn is a mark of turns
 
 
 def stop_ids(folder: Path, tokenizer: Any) -> tuple[int, ...]:

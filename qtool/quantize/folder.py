@@ -6,6 +6,7 @@ from pathlib import Path
 
 from qtool import __version__
 from qtool.models.checkpoint import open_checkpoint, tokenizer_digest, tokenizer_files, weights_digest
+from qtool.models.skeleton import untie
 from qtool.quantize.formats import quantization_config
 from qtool.quantize.ledger import fallbacks
 from qtool.quantize.memory import peak_bytes
@@ -21,6 +22,8 @@ def write_beside(order: Order, folder: Path, records: list[PartRecord]) -> None:
     """Everything of the checkpoint but the weights: index, config, tokenizer, generation config."""
     write_index(folder, records)
     config = dict(open_checkpoint(order.source).config)
+    if config.get("tie_word_embeddings") and not order.architecture.tied:
+        untie(config)  # the files hold another head than the embedding, whatever the base's config says
     kept = sorted(_left_alone(order))
     config["quantization_config"] = quantization_config(order.recipe, order.selection.schemes, kept)
     write_text(folder / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")

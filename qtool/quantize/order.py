@@ -8,6 +8,7 @@ from qtool import catalog
 from qtool.errors import MismatchError, PlanError, QuantizationError, StoreError
 from qtool.models.architecture import Architecture, describe_model
 from qtool.models.checkpoint import Checkpoint, identify
+from qtool.models.completeness import refuse_incomplete
 from qtool.models.skeleton import empty_model
 from qtool.models.stored_format import stored_formats
 from qtool.models.stored_names import StoredNames, open_as_used
@@ -68,7 +69,9 @@ def prepare(model: Path, recipe: Recipe, *, name: str, calibration: Path | None,
     weights, names = None, None
     if recipe.scheme != "base":
         weights, names = open_as_used(model, structure)
-        _refuse_other_forms(weights, structure, architecture, recipe)
+        if stored_formats(weights, architecture.linears):
+            raise QuantizationError(f"{model}: is quantized already; give the base model it was made from")
+        refuse_incomplete(weights, structure, names, quantized=frozenset())
     selection = Selection({}, {}) if recipe.scheme == "base" else select(architecture, recipe)
     if needs.sequences and calibration is None:
         raise PlanError([f"variant {name}: method {recipe.method!r} learns from data; give --calibration DIR"])
@@ -93,23 +96,6 @@ def prepare(model: Path, recipe: Recipe, *, name: str, calibration: Path | None,
         names=names,
         weights=weights,
     )
-
-
-def _refuse_other_forms(weights: Checkpoint, structure: Any, architecture: Architecture, recipe: Recipe) -> None:
-    """Every weight must be stored as plain numbers, under a name qtool knows it by."""
-    model = weights.folder
-    if stored_formats(weights, architecture.linears):
-        raise QuantizationError(f"{model}: is quantized already; give the base model it was made from")
-    stored = set(weights.names)
-    missing = [name for name, _ in structure.named_parameters() if name not in stored]
-    missing = [name for name in missing if not (architecture.tied and name == f"{architecture.head}.weight")]
-    if missing and architecture.stacks:
-        raise QuantizationError(
-            f"{model}: stores its experts in a way method {recipe.method!r} cannot quantize ({len(missing)} weights, "
-            f"first {missing[0]}); rtn and gptq take gated experts of transformers' usual form"
-        )
-    if missing:
-        raise QuantizationError(f"{model}: {len(missing)} weights are not in the checkpoint, first {missing[0]}")
 
 
 def _sequences(

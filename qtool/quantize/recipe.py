@@ -12,19 +12,23 @@ METHODS = "qtool.quantize.methods"
 BUDGET = "budget"  # an option of every method: lift the layers worth their bytes up to this size
 BASELINE = Recipe(scheme="base", method="baseline", skip=(), format="none")
 
+DEFAULT_METHOD = Recipe("base").method
+DEFAULT_FORMAT = Recipe("base").format
+
 _GROUPS = (32, 64, 128, -1)
 
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """What a scheme stores: bits a weight, group sizes that may be asked for, how activations may be treated, and the
-    formats that can hold it."""
+    """What a scheme stores: bits a weight, group sizes that may be asked for, how activations may be treated, the
+    formats that can hold it, and the method that makes it where none is named."""
 
     bits: int
     groups: tuple[int, ...]
     activations: tuple[str, ...]
     formats: tuple[str, ...]
     asymmetric: bool = False
+    default_method: str = DEFAULT_METHOD
 
 
 SCHEMES: Mapping[str, Scheme] = {
@@ -33,8 +37,8 @@ SCHEMES: Mapping[str, Scheme] = {
     "w8a16": Scheme(8, _GROUPS, ("none",), ("compressed-tensors", "gptq"), asymmetric=True),
     "w8a8": Scheme(8, (-1,), ("dynamic", "static"), ("compressed-tensors",)),
     "fp8": Scheme(8, (-1,), ("dynamic", "static"), ("compressed-tensors",)),
-    "nf4": Scheme(4, (-1,), ("none",), ("bitsandbytes",)),
-    "int8": Scheme(8, (-1,), ("none",), ("bitsandbytes",)),
+    "nf4": Scheme(4, (-1,), ("none",), ("bitsandbytes",), default_method="bitsandbytes"),
+    "int8": Scheme(8, (-1,), ("none",), ("bitsandbytes",), default_method="bitsandbytes"),
 }
 
 
@@ -46,12 +50,9 @@ def completed(recipe: Recipe) -> Recipe:
         recipe = replace(recipe, activations="dynamic")
     if recipe.activations == "static" and recipe.observer is None:
         recipe = replace(recipe, observer="absmax")
-    if recipe.method == "gptqmodel":
-        recipe = replace(recipe, format="gptq")
-    if recipe.scheme in ("nf4", "int8"):
-        method = "bitsandbytes" if recipe.method == "rtn" else recipe.method
-        recipe = replace(recipe, method=method, format="bitsandbytes")
-    return recipe
+    if recipe.method == DEFAULT_METHOD:
+        recipe = replace(recipe, method=SCHEMES[recipe.scheme].default_method)
+    return replace(recipe, format=_only_format(recipe) or recipe.format)  # type: ignore[arg-type]
 
 
 def recipe_problems(recipe: Recipe) -> tuple[str, ...]:
@@ -119,6 +120,16 @@ def choice_problem(recipe: Recipe, name: str, default: str, choices: tuple[str, 
     """What is wrong with the option `name` as one of `choices`: nothing, or one line."""
     text = option(recipe, name, default)
     return () if text in choices else (f"options.{name}: {text!r} is not one of {', '.join(choices)}",)
+
+
+def _only_format(recipe: Recipe) -> str | None:
+    """The one format that scheme and method have in common, where the usual one is not among them."""
+    try:
+        needs = catalog.load(METHODS, recipe.method, kind="method").NEEDS
+    except UnknownName:
+        return None  # `recipe_problems` says so
+    common = [name for name in SCHEMES[recipe.scheme].formats if name in needs.formats]
+    return common[0] if len(common) == 1 and recipe.format == DEFAULT_FORMAT else None
 
 
 def _method_problems(recipe: Recipe) -> tuple[str, ...]:

@@ -32,6 +32,8 @@ def select(architecture: Architecture, recipe: Recipe) -> Selection:
             kept[layer.name] = "skipped as asked"
         elif overrides.get(layer.name) == "base":
             kept[layer.name] = "kept as asked: too sensitive"
+        elif layer.beside_text:
+            kept[layer.name] = "not of the text decoder (a vision or audio tower, or its projector): kept as it is"
         elif layer.name in architecture.routers:
             kept[layer.name] = "decides which experts run, or how much they count: never quantized"
         else:

@@ -21,6 +21,7 @@ from qtool.quantize.parts import Parts
 from qtool.quantize.recipe import option
 from qtool.quantize.sequential import Job, quantize_blocks
 from qtool.quantize.verify import Expected, prompts_of, verify
+from qtool.records.unverified import refuse_unverified
 from qtool.records.variant import LedgerRow, Recipe, Variant, Verification
 from qtool.store.digest import record_digest
 from qtool.store.run_directory import explained, new_folder, write_record
@@ -44,7 +45,7 @@ def quantize(
     A killed run leaves what it finished; the same call continues and ends with the same bytes. `strict` is the largest
     share of layers that may fall back to another method. `whole_check` loads the result with transformers and
     compares; None does so where memory allows. Raises PlanError, QuantizationError, MismatchError, NumericError or
-    StoreError; then `output` does not exist.
+    StoreError; then `output` does not exist, but for UnverifiedVariant: what was made is kept there to be looked at.
     """
     started = time.monotonic()
     reset_peak()
@@ -61,6 +62,7 @@ def quantize(
             if not isinstance(error, StoreError):  # a full disk can be helped and continued; this cannot
                 shutil.rmtree(folder, ignore_errors=True)
             raise
+    refuse_unverified(variant, output)
     return variant
 
 
@@ -91,8 +93,7 @@ def _make_blocks(
     with explained(folder):
         write_beside(order, folder, records)
     expected = Expected(records, expected_bytes(order), order.selection.schemes, order.recipe.format)
-    vocabulary = int(open_checkpoint(order.source).config["vocab_size"])
-    prompts = prompts_of((*order.held_out, *order.rows), vocabulary)
+    prompts = prompts_of(folder, (*order.held_out, *order.rows))
     verification = verify(folder, expected, order.architecture, prompts, whole=whole_check)
     parts.finish()
     rows = {row.layer: row for record in records for row in record.rows}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from qtool.errors import ModelError
 from qtool.models.architecture import Architecture, describe_model
 from qtool.models.checkpoint import Checkpoint
+from qtool.models.completeness import shared_names
 from qtool.models.skeleton import empty_model
 from qtool.models.stored_format import read_weight, stored_formats
 from qtool.models.stored_names import StoredNames, open_as_used
@@ -41,6 +42,7 @@ class StreamedModel:
 
     def __init__(self, folder: Path, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
         self.model: Any = unfold(empty_model(folder))
+        self._shared = shared_names(self.model)
         self.checkpoint: Checkpoint
         self.names: StoredNames
         self.checkpoint, self.names = open_as_used(folder, self.model)
@@ -133,10 +135,9 @@ class StreamedModel:
             tensor = dequantize(read_weight(self.checkpoint, layer, self.formats[layer]))
         elif name in self.checkpoint.names:
             tensor = self.checkpoint.tensor(name)
-        elif self.architecture.tied and layer == self.architecture.head:
-            tensor = self.checkpoint.tensor(f"{self.architecture.embedding}.weight")
-        else:
-            raise ModelError(f"{self.checkpoint.folder}: has no tensor {name!r}")
+        else:  # tied to one that is stored, or checkpoint.tensor says that there is none
+            stored = sorted(self._shared.get(name, frozenset()) & set(self.checkpoint.names))
+            tensor = self.checkpoint.tensor(stored[0] if stored else name)
         return tensor.to(device=self.device, dtype=self.dtype if tensor.is_floating_point() else None)
 
     def _set(self, module: nn.Module, name: str, tensor: Tensor) -> None:

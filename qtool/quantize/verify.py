@@ -1,30 +1,28 @@
 """Opens a written variant again from disk and compares it with what was in memory, before anyone calls it done."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
-from torch import Tensor
 
 from qtool.errors import ModelError, QuantizationError
 from qtool.models.architecture import Architecture
 from qtool.models.checkpoint import open_checkpoint
-from qtool.models.skeleton import quiet_transformers
+from qtool.models.probe_text import probe_rows, spread_ids
 from qtool.models.stored_format import read_weight, stored_formats
 from qtool.models.stored_names import weights_as_used
 from qtool.models.stored_weights import dequantize
+from qtool.quantize.engine_trial import run_in_engine
 from qtool.quantize.formats import LayerScheme
 from qtool.quantize.lint import lint, unread_by_transformers
 from qtool.quantize.parts import PartRecord, tensor_digest
-from qtool.quantize.streaming import StreamedModel
+from qtool.quantize.readings import beside_loaded, beside_own_reading, beside_transformers
 from qtool.records.variant import Verification
 
 PROMPTS = 8
 _PROMPT_TOKENS = 24
-_NEW_TOKENS = 8
 _SPARE_MEMORY = 3  # the whole model is loaded by transformers where this many times its dense size is free
 
 
@@ -46,15 +44,14 @@ def verify(
     *,
     whole: bool | None,
 ) -> Verification:
-    """What was compared. Raises QuantizationError on the first thing that differs.
+    """What was compared; `problem` says what differs where the folder is no damaged file but another model.
 
-    `whole` loads the folder with transformers, without qtool, and compares logits and greedy tokens; None does so
-    where memory allows.
+    Raises QuantizationError on the first tensor that is not what was in memory. Then the engine that will serve it
+    runs `prompts`, and what it wrote is looked at by qtool's own reading, block by block, and, unless `whole` is False,
+    by transformers without qtool; None does so where memory allows.
     """
     compared, size = _compare_tensors(folder, expected, architecture)
     notes = list(lint(architecture, expected.schemes, expected.layout))
-    difference = 0.0
-    ids = torch.tensor([list(prompt[:_PROMPT_TOKENS]) for prompt in prompts], dtype=torch.long)
     cannot = unread_by_transformers(architecture, expected.schemes, expected.layout)
     readable = expected.layout == "compressed-tensors" and cannot is None
     unread = "as asked" if whole is False else "too little memory"
@@ -62,28 +59,57 @@ def verify(
         unread = "for the reason above" if cannot else "format"
     if whole is None:
         whole = readable and _fits(architecture)
-    if whole and readable:
-        difference = _compare_with_transformers(folder, ids)
-    else:
-        _check_finite(StreamedModel(folder).logits([ids])[0], folder)
-        notes.append(f"not loaded whole by transformers: {unread}")
+    trial = run_in_engine(folder, prompts)
+    problem, difference, asked = trial.problem, None, bool(whole and readable)
+    try:
+        if asked:
+            difference = beside_transformers(folder, trial)
+        else:
+            notes.append(f"not loaded whole by transformers: {unread}")
+            beside_own_reading(folder, trial)
+    except (QuantizationError, ModelError) as error:
+        problem = problem or str(error)
     return Verification(
         tensors_compared=compared,
         tensors_bit_identical=compared,
-        logits_prompts=len(prompts),
-        logits_max_difference=difference,
+        logits_prompts=0 if difference is None else len(prompts),
+        logits_max_difference=difference or 0.0,
         bytes_expected=expected.bytes,
         bytes_on_disk=size,
-        lint=tuple(notes),
+        lint=(*notes, *trial.notes),
+        engine_tokens=trial.tokens,
+        problem=problem,
     )
 
 
-def prompts_of(sequences: Sequence[Sequence[int]], vocabulary: int) -> tuple[tuple[int, ...], ...]:
-    """Eight prompts of equal length: the beginnings of `sequences`, filled up with fixed pseudo-random tokens."""
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randint(0, vocabulary, (PROMPTS, _PROMPT_TOKENS), generator=generator).tolist()
-    long_enough = [tuple(row[:_PROMPT_TOKENS]) for row in sequences if len(row) >= _PROMPT_TOKENS]
-    return tuple((long_enough + [tuple(row) for row in drawn])[:PROMPTS])
+def run_too(
+    folder: Path, found: Verification, prompts: Sequence[Sequence[int]], *, model: Any | None = None
+) -> Verification:
+    """`found`, what a method compared that wrote `folder` itself, and what the engine does with it: beside `model`, as
+    transformers loads the folder, or beside qtool's own reading."""
+    trial = run_in_engine(folder, prompts)
+    problem = trial.problem
+    try:
+        if model is None:
+            beside_own_reading(folder, trial)
+        else:
+            beside_loaded(folder, trial, model)
+    except QuantizationError as error:
+        problem = problem or str(error)
+    return replace(found, lint=(*found.lint, *trial.notes), engine_tokens=trial.tokens, problem=problem)
+
+
+def prompts_of(folder: Path, sequences: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    """Eight prompts: the beginnings of `sequences`, filled up with plain text in tokens of the folder's own tokenizer.
+
+    A folder without a tokenizer has ids from all over its vocabulary instead.
+    """
+    config = open_checkpoint(folder).config
+    vocabulary = int(config["vocab_size"])
+    begun = [tuple(row[:_PROMPT_TOKENS]) for row in sequences if len(row) >= _PROMPT_TOKENS]
+    if len(begun) < PROMPTS:
+        begun += probe_rows(folder, vocabulary, tokens=_PROMPT_TOKENS)
+    return tuple(begun[:PROMPTS]) or (spread_ids(vocabulary, tokens=_PROMPT_TOKENS),)
 
 
 def _compare_tensors(folder: Path, expected: Expected, architecture: Architecture) -> tuple[int, int]:
@@ -112,74 +138,3 @@ def _compare_tensors(folder: Path, expected: Expected, architecture: Architectur
 def _fits(architecture: Architecture) -> bool:
     dense = 4 * sum(layer.rows * layer.columns for layer in architecture.linears)
     return bool(psutil.virtual_memory().available > _SPARE_MEMORY * dense)
-
-
-def _compare_with_transformers(folder: Path, ids: Tensor) -> float:
-    """Largest difference of logits between qtool's reading and transformers' own, over prompts and greedy answers."""
-    model = load_with_transformers(folder)
-    with quiet_transformers():  # compressed-tensors unpacks, with bars, in the first forward
-        longer = _greedy(model, ids)
-    with torch.inference_mode():
-        theirs = model(longer, use_cache=False).logits.float()
-    ours = StreamedModel(folder, dtype=model.dtype).logits([longer])[0]  # another type would differ by its rounding
-    _check_finite(ours, folder)
-    difference = float((ours - theirs).abs().max())
-    scale = float(theirs.std())
-    allowed = scale * (0.1 if model.dtype is torch.bfloat16 else 1e-3)  # order of summation; bfloat16 has 8 bits
-    if difference > allowed:
-        raise QuantizationError(
-            f"{folder}: transformers reads it differently: logits differ by {difference:.3g} (allowed {allowed:.3g})"
-        )
-    _check_greedy(folder, ours, longer, ids.shape[1], slack=2 * difference)
-    return difference
-
-
-def load_with_transformers(folder: Path) -> Any:
-    """The variant as any user of transformers gets it, on the CPU."""
-    from transformers import AutoModelForCausalLM, CompressedTensorsConfig
-
-    from qtool.models.checkpoint import read_config
-
-    stored = read_config(folder)["quantization_config"]
-    groups = stored["config_groups"].values()
-    dense = CompressedTensorsConfig(dequantize=True) if any(not g["weights"]["symmetric"] for g in groups) else None
-    try:
-        with quiet_transformers():
-            model, loading = AutoModelForCausalLM.from_pretrained(
-                folder,
-                local_files_only=True,
-                use_safetensors=True,
-                dtype="auto",
-                output_loading_info=True,
-                **({} if dense is None else {"quantization_config": dense}),
-            )
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
-        raise ModelError(f"{folder}: transformers cannot load it: {str(error).strip().splitlines()[0]}") from error
-    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if loading.get(problem):
-            raise QuantizationError(
-                f"{folder}: transformers reports {problem}: {sorted(map(str, loading[problem]))[0]}"
-            )
-    return model.eval()
-
-
-def _greedy(model: Any, ids: Tensor) -> Tensor:
-    """`ids` followed by the tokens that transformers generates greedily, stop tokens ignored."""
-    with torch.inference_mode():
-        for _ in range(_NEW_TOKENS):
-            logits = model(ids, use_cache=False).logits[:, -1]
-            ids = torch.cat((ids, logits.argmax(-1, keepdim=True)), dim=1)
-    return ids
-
-
-def _check_greedy(folder: Path, logits: Tensor, longer: Tensor, prompt: int, *, slack: float) -> None:
-    """Each greedy token must be qtool's choice too, or lie within `slack` of it: a tie to the last bit."""
-    chosen = logits[:, prompt - 1 : -1].gather(-1, longer[:, prompt:, None]).squeeze(-1)
-    behind = logits[:, prompt - 1 : -1].amax(-1) - chosen
-    if float(behind.max()) > slack:
-        raise QuantizationError(f"{folder}: transformers generates other greedy tokens than qtool")
-
-
-def _check_finite(logits: Tensor, folder: Path) -> None:
-    if not bool(torch.isfinite(logits).all()):
-        raise QuantizationError(f"{folder}: the variant's logits are NaN or infinite")

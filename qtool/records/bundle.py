@@ -1,7 +1,9 @@
 """The serving-ready artifact's manifest: what is in it, how it must behave, how it scored."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+from qtool.records.presentation import Presented
 from qtool.records.report import ReportRow
 from qtool.records.variant import Variant
 
@@ -43,12 +45,14 @@ class RuntimeSettings:
     e2e_ms_p99: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
+@dataclass(frozen=True, slots=True, repr=False)
+class Bundle(Presented):
     """The manifest `bundle.json`; a server refuses the folder when a listed file's digest differs.
 
     `chosen` says why this variant: recommended by the report, or named by a person although something spoke against it.
     """
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("name", "variant.name", "chosen")
 
     format_version: int
     name: str

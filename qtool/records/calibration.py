@@ -1,9 +1,11 @@
 """What `calibrate` hands to `quantize`, to the report and to the server: ranges and where they came from."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from qtool.records.certificate import CalibrationVerdict, Certificate
 from qtool.records.model import ModelIdentity
+from qtool.records.presentation import Presented
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +40,16 @@ class LayerRange:
     dynamic: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
+@dataclass(frozen=True, slots=True, repr=False)
+class Calibration(Presented):
     """The manifest `calibration.json` of a finished calibration folder.
 
     `sequences` rows of `tokens` tokens in all made the ranges, `held_out_sequences` more only checked them;
     `set_digest` identifies the rows actually used after tokenization. `streamed` says whether one block at a time was
     in memory.
     """
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("model.name", "set_name", "sequences", "tokens", "verdict")
 
     format_version: int
     model: ModelIdentity

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 VerdictName = Literal["PASS", "FAIL", "UNDECIDED"]
+# of a metric's values: shares of 1, or mean nats a token, whose exponential is the score
+Unit = Literal["fraction", "perplexity"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +19,18 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Mean of a metric over `items` items, a fraction of 1 unless the metric says otherwise (perplexity)."""
+    """Mean of a metric over `items` items, in the metric's `unit`; None where an older version wrote the file."""
 
     metric: str
     value: float
     interval: Interval
     items: int
+    unit: Unit | None = None
+
+    @property
+    def is_fraction(self) -> bool:
+        """Whether the value is shown as percent. Before units were stored there was one metric that is not."""
+        return self.unit == "fraction" if self.unit is not None else self.metric != "perplexity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +112,13 @@ class AnswerFaults:
 
 @dataclass(frozen=True, slots=True)
 class TaskTiming:
-    """Wall time per item while evaluating, in milliseconds, and generated tokens a second over the whole run."""
+    """Wall time per item while evaluating, in milliseconds, and generated tokens a second over the whole run.
 
-    item_ms_p50: float
-    item_ms_p95: float
+    A quantile is None where too few items were timed for it.
+    """
+
+    item_ms_p50: float | None
+    item_ms_p95: float | None
     seconds: float
     output_tokens: int
     tokens_per_second: float
@@ -163,7 +174,10 @@ class Evaluation:
     """The manifest `<task>.json` beside `<task>.items.jsonl` in `evaluations/<variant>/`.
 
     `decided` items were not generated, since one pass over prompt and expected answer told that they would be right;
-    the quantiles of `timing` are then those of the others.
+    the quantiles of `timing` are then those of the others. `chat` says that the questions went through the model's
+    chat template. `base_digest` is that of the weights of the base model that answered or that the variant was made
+    from; empty where that is not known (a server, a checkpoint of others). `critical` says whether the task counts in
+    the ship rule; None where an older version wrote the file.
     """
 
     format_version: int
@@ -189,6 +203,9 @@ class Evaluation:
     forecast: Forecast | None = None
     agreement: Agreement | None = None
     decided: int = 0
+    chat: bool = False
+    base_digest: str = ""
+    critical: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """What was timed, under which load, with how many samples."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from qtool.records.evaluation import Interval
+from qtool.records.presentation import Presented
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +58,11 @@ class MachineState:
     load_average_after: float
 
 
-@dataclass(frozen=True, slots=True)
-class LatencyProfile:
+@dataclass(frozen=True, slots=True, repr=False)
+class LatencyProfile(Presented):
     """The manifest `latency/<variant>.json`; raw samples lie beside it in `<variant>.samples.json`."""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("variant", "machine.device", "peak_memory_bytes")
 
     format_version: int
     variant: str

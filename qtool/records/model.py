@@ -20,3 +20,8 @@ class ModelIdentity:
     dtype: str
     parameters: int
     bytes: int
+
+
+def same_base(first: ModelIdentity, second: ModelIdentity) -> bool:
+    """Whether two models are the same by their contents: weights, configuration and tokenizer."""
+    return (first.weights_digest, first.tokenizer_digest) == (second.weights_digest, second.tokenizer_digest)

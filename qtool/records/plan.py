@@ -70,7 +70,8 @@ class Budget:
 class Plan:
     """The whole of `plan.toml`. The baseline is a variant too and is added by the pipeline, never listed.
 
-    `evals_dir` and `sets_dir` add folders of task files and calibration sets to the shipped ones.
+    `evals_dir` and `sets_dir` add folders of task files and calibration sets to the shipped ones. `chat` is None where
+    tasks are asked through the model's chat template if it has one.
     """
 
     base: str
@@ -84,3 +85,4 @@ class Plan:
     dtype: str = "auto"
     evals_dir: str | None = None
     sets_dir: str | None = None
+    chat: bool | None = None

@@ -1,17 +1,19 @@
 """The joined trade-off: one row a variant, and which one is recommended, in data."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from qtool.records.calibration import Calibration
 from qtool.records.evaluation import Evaluation, VerdictName
 from qtool.records.latency import LatencyProfile
 from qtool.records.plan import Budget
+from qtool.records.presentation import Presented
 from qtool.records.variant import Variant
 
 
 @dataclass(frozen=True, slots=True)
 class ReportRow:
-    """Everything known of one variant; `overall` is the intersection-union verdict over critical tasks.
+    """Everything known of one variant; `overall` is the ship rule's verdict, None for the baseline.
 
     Ratios are against the baseline: `bytes_ratio` below 1 is smaller, `speedup` above 1 is faster (median end-to-end
     time at the lowest concurrency). `on_front` marks the Pareto set over accuracy, latency and memory.
@@ -36,12 +38,14 @@ class Recommendation:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+@dataclass(frozen=True, slots=True, repr=False)
+class Report(Presented):
     """The record `report.json`; report.md and report.html are rendered from it alone.
 
     `critical_tasks` are those that `overall` joins; `notes` say what the run folder lacked or what to read with care.
     """
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("run", "baseline", "recommendation.variant")
 
     format_version: int
     run: str

@@ -1,8 +1,10 @@
 """What a sweep over observers finds: every observer on every task, and the layers that hurt where one does."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from qtool.records.evaluation import Interval, Score, VerdictName
+from qtool.records.presentation import Presented
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +45,11 @@ class LayerBlame:
     interval: Interval
 
 
-@dataclass(frozen=True, slots=True)
-class Sweep:
+@dataclass(frozen=True, slots=True, repr=False)
+class Sweep(Presented):
     """The manifest `sweep.json`: baseline scores by task, a row an observer, and the blame."""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("model", "scheme", "set_name")
 
     format_version: int
     model: str

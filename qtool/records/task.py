@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-ScorerName = Literal["generation", "choice", "rolling"]
-
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -46,7 +44,8 @@ class TaskSpec:
     `extract` names how the compared answer is cut out of the completion. Items come from a `generator`, from `data`
     (a JSONL, CSV or text file, beside the task file if relative) or from `hub`; `reader` turns rows into items.
     `cluster` names the slice whose items share a template and are therefore not independent. Answers are greedy unless
-    `temperature` is above 0; they are then drawn with the run's seed.
+    `temperature` is above 0; they are then drawn with the run's seed. Through a chat template `chat_prompt` is asked
+    (`prompt` where there is none), with `chat_max_new_tokens` and `chat_stop` instead of the plain prompt's limits.
     """
 
     name: str
@@ -54,7 +53,7 @@ class TaskSpec:
     description: str
     licence: str
     prompt: str
-    scorer: ScorerName
+    scorer: str
     metric: str
     extract: Literal["text", "first_line", "last_number", "json", "code", "letter"]
     margin_points: float
@@ -75,3 +74,5 @@ class TaskSpec:
     hub: HubSource | None = None
     metric_options: dict[str, float | str] = field(default_factory=dict)
     temperature: float = 0.0
+    chat_max_new_tokens: int | None = None
+    chat_stop: tuple[str, ...] = ()

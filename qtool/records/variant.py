@@ -1,9 +1,10 @@
 """What a variant is and, layer by layer, how it was made: `variant.json`, the ledger."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from qtool.records.model import ModelIdentity
+from qtool.records.presentation import Presented
 
 SchemeName = Literal["base", "w4a16", "w8a16", "w8a8", "fp8", "nf4", "int8"]
 Activations = Literal["none", "dynamic", "static"]
@@ -57,7 +58,12 @@ class LedgerRow:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was compared when the variant was opened again from disk before it was called done."""
+    """What was compared when the variant was opened again from disk before it was called done.
+
+    `logits_prompts` is 0 where no logits were compared with transformers' own. `problem` says what was found wrong:
+    such a variant is kept to be looked at, and is refused where it would be used. `engine_tokens` is how many tokens
+    the engine generated with it.
+    """
 
     tensors_compared: int
     tensors_bit_identical: int
@@ -66,11 +72,15 @@ class Verification:
     bytes_expected: int
     bytes_on_disk: int
     lint: tuple[str, ...] = ()
+    engine_tokens: int = 0
+    problem: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
+@dataclass(frozen=True, slots=True, repr=False)
+class Variant(Presented):
     """The manifest `variant.json` of a finished variant folder; `recipe.scheme == "base"` is the baseline."""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("name", "recipe.scheme", "recipe.method", "bytes", "fallbacks")
 
     format_version: int
     name: str

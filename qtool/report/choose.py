@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from qtool.records.evaluation import Evaluation
 from qtool.records.plan import Budget
 from qtool.records.report import Recommendation, ReportRow
+from qtool.records.unverified import problem_of
 from qtool.report.judge import worst_margin_use
 from qtool.report.numbers import bytes_text, difference_text, margin_text, median, ms_text, quantile, speed_span
 from qtool.report.pareto import front
@@ -28,10 +29,12 @@ def rejections(row: ReportRow, critical: tuple[str, ...], budget: Budget) -> tup
     """Every reason against shipping `row`, each a sentence part; empty when nothing speaks against it."""
     if row.variant.recipe.scheme == "base":
         return ()
+    problem = problem_of(row.variant)
+    unverified = [f"unverified: {problem}"] if problem else []
     by_task = {evaluation.task: evaluation for evaluation in row.evaluations}
-    reasons = [text for task in critical if (text := _task_reason(task, by_task.get(task))) is not None]
+    reasons = unverified + [text for task in critical if (text := _task_reason(task, by_task.get(task))) is not None]
     if not critical:
-        reasons.append("no critical task was evaluated")
+        reasons.append("no task was evaluated")
     reasons += _budget_reasons(row, budget)
     if not reasons and not row.on_front:
         reasons.append("another variant is at least as good in accuracy, time and size, and better in one of them")
@@ -75,9 +78,8 @@ def _task_reason(task: str, evaluation: Evaluation | None) -> str | None:
     comparison = evaluation.comparison
     if comparison.verdict == "PASS":
         return None
-    metric = evaluation.score.metric
-    change = difference_text(comparison, metric)
-    margin = margin_text(comparison, metric)
+    change = difference_text(comparison, evaluation.score)
+    margin = margin_text(comparison, evaluation.score)
     if comparison.verdict == "FAIL":
         return f"{task}: FAIL, change {change} with a margin of {margin} (n {evaluation.score.items})"
     needed = comparison.items_to_decide
@@ -118,13 +120,13 @@ def _reason(best: ReportRow, baseline: ReportRow, critical: tuple[str, ...], oth
     worst = worst_margin_use(best, critical)
     assert worst is not None  # it passed, so it was compared
     evaluation = next(entry for entry in best.evaluations if entry.task == worst.task)
-    assert evaluation.comparison is not None
+    compared = evaluation.comparison
+    assert compared is not None
     tasks = f"all {len(critical)} critical tasks" if len(critical) > 1 else f"the critical task {critical[0]}"
-    metric = evaluation.score.metric
     text = (
         f"Ship {best.variant.name}: it passes {tasks} against {baseline.variant.name} at {trade(best, baseline)}. "
-        f"Its weakest is {worst.task}: change {difference_text(evaluation.comparison, metric)} with a margin of "
-        f"{margin_text(evaluation.comparison, metric)}, n {evaluation.score.items}."
+        f"Its weakest is {worst.task}: change {difference_text(compared, evaluation.score)} with a margin of "
+        f"{margin_text(compared, evaluation.score)}, n {evaluation.score.items}."
     )
     if others:
         text += f" Next is {others[0].variant.name} at {trade(others[0], baseline)}."

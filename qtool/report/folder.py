@@ -52,6 +52,11 @@ def describe(folder: Path) -> Described:
 
 def _bundle(folder: Path) -> Described:
     found = read_json(Bundle, folder / "bundle.json")
+    return Described(found, bundle_text(found))
+
+
+def bundle_text(found: Bundle) -> str:
+    """Why this variant was bundled, how it is served, its files, and the variant's ledger."""
     runtime = found.runtime
     p99 = f"{runtime.e2e_ms_p99:.0f} ms" if runtime.e2e_ms_p99 is not None else "not known"
     lines = [
@@ -66,7 +71,7 @@ def _bundle(folder: Path) -> Described:
             ["file", "bytes", "sha256"], [[entry.path, f"{entry.bytes:,}", entry.sha256[:16]] for entry in found.files]
         ),
     ]
-    return Described(found, "\n".join([*lines, "", variant_text(found.variant)]))
+    return "\n".join([*lines, "", variant_text(found.variant)])
 
 
 def _run(folder: Path) -> Described:
@@ -100,7 +105,7 @@ def _evaluations(folder: Path) -> Described | None:
     rows = []
     for entry in found:
         compared = entry.comparison
-        verdict = f"{compared.verdict} {difference_text(compared, entry.score.metric)}" if compared else "not compared"
+        verdict = f"{compared.verdict} {difference_text(compared, entry.score)}" if compared else "not compared"
         rows.append([entry.task, f"v{entry.task_version}", score_text(entry.score), verdict, f"seed {entry.seed}"])
     head = (
         f"evaluations of {found[0].variant} (weights {found[0].variant_digest[:12]}) by qtool {found[0].qtool_version}"

@@ -44,7 +44,7 @@ _NUMBER_FUNCTIONS = (
     "count_text",
     "difference_text",
     "interval_text",
-    "is_fraction",
+    "item_ms_text",
     "margin_text",
     "median",
     "ms_text",

@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from qtool.errors import PlanError, StoreError
+from qtool.errors import MismatchError, PlanError, StoreError
 from qtool.records.calibration import Calibration
 from qtool.records.evaluation import Evaluation
 from qtool.records.ladder import Ladder, ladder_text
 from qtool.records.latency import LatencyProfile
+from qtool.records.model import same_base
 from qtool.records.plan import Plan
+from qtool.records.ship_rule import counting_tasks
 from qtool.records.variant import Variant
 from qtool.store.codec import read_json
 from qtool.store.shipped import evals_folder
@@ -61,20 +63,24 @@ def join(run: Path) -> Joined:
             latency[variant.name] = profile
     calibration = _optional(Calibration, run / "calibration" / "calibration.json")
     joined = Joined(plan, variants, evaluations, latency, calibration, notes=())
+    _refuse_other_bases(run, joined)
     ladders = tuple(ladder_text(read_json(Ladder, path)) for path in _ladders(run))
     return replace(joined, notes=(*ladders, *_notes(joined)))
 
 
 def critical_tasks(joined: Joined) -> tuple[str, ...]:
-    """The tasks a variant must pass: as the plan says, else as the task file says, else all."""
-    asked = {task.name: task.critical for task in joined.plan.tasks} if joined.plan else {}
+    """The tasks a variant must pass, by the ship rule: critical as the plan says, else as the evaluation says, else as
+    the task file says."""
     folder = Path(joined.plan.evals_dir) if joined.plan and joined.plan.evals_dir else None
-    return tuple(task for task in joined.tasks if _is_critical(task, asked.get(task), folder))
+    return counting_tasks({task: _is_critical(task, joined, folder) for task in joined.tasks})
 
 
-def _is_critical(task: str, asked: bool | None, evals_dir: Path | None) -> bool:
-    if asked is not None:
-        return asked
+def _is_critical(task: str, joined: Joined, evals_dir: Path | None) -> bool:
+    said = [planned.critical for planned in (joined.plan.tasks if joined.plan else ()) if planned.name == task]
+    said += [entry.critical for rows in joined.evaluations.values() for entry in rows if entry.task == task]
+    answer = next((critical for critical in said if critical is not None), None)
+    if answer is not None:
+        return answer
     for folder in (evals_dir, evals_folder()):
         path = folder / f"{task}.toml" if folder is not None else None
         if path is not None and path.is_file():
@@ -139,14 +145,30 @@ def _notes(joined: Joined) -> list[str]:
     return notes + _misfits(joined) + _cautions(joined)
 
 
+def _refuse_other_bases(run: Path, joined: Joined) -> None:
+    """Raises MismatchError where a variant, or an evaluation of it, is of another base model than the baseline."""
+    base = joined.baseline.base
+    for variant in joined.variants:
+        if not same_base(variant.base, base):
+            raise MismatchError(
+                f"{run}: variant {variant.name} was made from {variant.base.name} (weights "
+                f"{variant.base.weights_digest[:12]}), the baseline from {base.name} ({base.weights_digest[:12]}); "
+                "make both from one base"
+            )
+        for evaluation in joined.evaluations[variant.name]:
+            if evaluation.base_digest not in ("", base.weights_digest):
+                raise MismatchError(
+                    f"{run}: {evaluation.task} of {variant.name} was answered by a model of another base "
+                    f"(weights {evaluation.base_digest[:12]}, not {base.weights_digest[:12]}); evaluate it again"
+                )
+
+
 def _misfits(joined: Joined) -> list[str]:
     """Parts that were not made from the same thing."""
     notes = []
     baseline = joined.baseline
     items = {evaluation.task: evaluation.items_digest for evaluation in joined.evaluations[baseline.name]}
     for variant in joined.variants:
-        if variant.base.weights_digest != baseline.base.weights_digest:
-            notes.append(f"variant {variant.name}: made from another base model than {baseline.name}")
         for evaluation in joined.evaluations[variant.name]:
             if evaluation.items_digest != items.get(evaluation.task, evaluation.items_digest):
                 notes.append(f"variant {variant.name}, {evaluation.task}: other items than the baseline answered")

@@ -1,8 +1,8 @@
-"""The overall verdict of a variant and how far it used up the margin on its worst critical task."""
+"""How far a variant used up the margin on its worst critical task."""
 
 from dataclasses import dataclass
 
-from qtool.records.evaluation import Comparison, Evaluation, VerdictName
+from qtool.records.evaluation import Comparison
 from qtool.records.report import ReportRow
 
 
@@ -14,20 +14,6 @@ class MarginUse:
     change: float
     low: float
     high: float
-
-
-def overall(evaluations: tuple[Evaluation, ...], critical: tuple[str, ...]) -> VerdictName | None:
-    """Intersection-union over `critical` tasks: PASS only if each passes, FAIL if one fails; None if none was compared.
-
-    A critical task that was not compared leaves the whole UNDECIDED: nothing is passed by leaving it out.
-    """
-    verdicts = {entry.task: entry.comparison.verdict for entry in evaluations if entry.comparison is not None}
-    if not critical or not any(task in verdicts for task in critical):
-        return None
-    found = [verdicts.get(task, "UNDECIDED") for task in critical]
-    if "FAIL" in found:
-        return "FAIL"
-    return "UNDECIDED" if "UNDECIDED" in found else "PASS"
 
 
 def worst_margin_use(row: ReportRow, critical: tuple[str, ...]) -> MarginUse | None:

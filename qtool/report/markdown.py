@@ -8,7 +8,6 @@ from qtool.report.numbers import (
     bytes_text,
     difference_text,
     interval_text,
-    is_fraction,
     margin_text,
     median,
     quantile,
@@ -69,7 +68,7 @@ def _verdict(row: ReportRow, task: str) -> str:
         return "not evaluated"
     if found.comparison is None:
         return score_text(found.score)
-    return f"{found.comparison.verdict} {difference_text(found.comparison, found.score.metric)}, n {found.score.items}"
+    return f"{found.comparison.verdict} {difference_text(found.comparison, found.score)}, n {found.score.items}"
 
 
 def _rejections(report: Report) -> list[str]:
@@ -88,14 +87,13 @@ def _task(report: Report, task: str) -> str:
         if found is None:
             continue
         compared = found.comparison
-        metric = found.score.metric
         rows.append(
             [
                 row.variant.name,
                 compared.verdict if compared else "baseline",
                 score_text(found.score),
-                difference_text(compared, metric) if compared else "",
-                margin_text(compared, metric) if compared else "",
+                difference_text(compared, found.score) if compared else "",
+                margin_text(compared, found.score) if compared else "",
                 churn_text(found),
                 faults_text(found),
                 compared.reason if compared else "",
@@ -111,7 +109,7 @@ def _slices(report: Report, task: str) -> list[str]:
     for row in report.rows:
         found = evaluation_of(row, task)
         for part in found.slices if found and row.variant.name != report.baseline else ():
-            factor = 100 if is_fraction(part.score.metric) else 1
+            factor = 100 if part.score.is_fraction else 1
             rows.append(
                 [
                     row.variant.name,

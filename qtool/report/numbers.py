@@ -2,43 +2,38 @@
 
 from qtool.records.evaluation import Comparison, Interval, Score
 from qtool.records.latency import LatencyProfile, LoadLevel, Quantile
+from qtool.records.quantile_rule import samples_needed
 
-_PLAIN_METRICS = ("perplexity", "nll", "kl", "bits_per_byte")
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
-def is_fraction(metric: str) -> bool:
-    """Whether values of `metric` are fractions of 1, shown as percent."""
-    return not any(metric.startswith(name) for name in _PLAIN_METRICS)
-
-
-def value_text(value: float, metric: str) -> str:
-    """One value of `metric`: `93.4 %` for fractions, three significant digits otherwise."""
-    return f"{100 * value:.1f} %" if is_fraction(metric) else f"{value:.4g}"
+def value_text(score: Score) -> str:
+    """The value of a score: `93.4 %` for fractions, four significant digits otherwise."""
+    return f"{100 * score.value:.1f} %" if score.is_fraction else f"{score.value:.4g}"
 
 
 def score_text(score: Score) -> str:
     """`93.4 % [91.0, 95.2], n 500`."""
-    return f"{value_text(score.value, score.metric)} {span_text(score)}"
+    return f"{value_text(score)} {span_text(score)}"
 
 
 def span_text(score: Score) -> str:
     """The interval and n that belong to a score: `[91.0, 95.2], n 500`."""
-    if is_fraction(score.metric):
+    if score.is_fraction:
         return f"[{100 * score.interval.low:.1f}, {100 * score.interval.high:.1f}], n {score.items:,}"
     return f"[{score.interval.low:.4g}, {score.interval.high:.4g}], n {score.items:,}"
 
 
-def difference_text(comparison: Comparison, metric: str) -> str:
+def difference_text(comparison: Comparison, score: Score) -> str:
     """`−0.4 points [−1.2, +0.4]`, in nats a token for perplexity; more is better."""
-    if is_fraction(metric):
+    if score.is_fraction:
         return f"{signed(100 * comparison.difference)} {interval_text(comparison.interval, 100)}"
     return f"{signed(comparison.difference, 3)} nats {interval_text(comparison.interval, 1, 3)}"
 
 
-def margin_text(comparison: Comparison, metric: str) -> str:
+def margin_text(comparison: Comparison, score: Score) -> str:
     """`1 point`, or nats a token for perplexity."""
-    if not is_fraction(metric):
+    if not score.is_fraction:
         return f"{comparison.margin:.3g} nats"
     points = 100 * comparison.margin
     return f"{points:.3g} point{'' if points == 1 else 's'}"
@@ -72,6 +67,11 @@ def ms_text(value: float) -> str:
     if value >= 99.95:
         return f"{value:,.0f} ms"
     return f"{value:.3g} ms"
+
+
+def item_ms_text(value: float | None, q: float) -> str:
+    """Milliseconds an item, or how many items quantile `q` takes."""
+    return f"needs n {samples_needed(q)}" if value is None else ms_text(value)
 
 
 def quantile_text(quantile: Quantile | None) -> str:

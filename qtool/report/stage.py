@@ -4,14 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from qtool import __version__
+from qtool.records.evaluation import Evaluation, VerdictName
 from qtool.records.latency import LatencyProfile
 from qtool.records.plan import Budget
 from qtool.records.report import Report, ReportRow
+from qtool.records.ship_rule import TaskVerdict, overall, verdict_of
 from qtool.records.variant import Variant
 from qtool.report.choose import on_front, recommend, rejections
 from qtool.report.html import page
 from qtool.report.join import Joined, critical_tasks, join
-from qtool.report.judge import overall
 from qtool.report.markdown import document
 from qtool.report.numbers import median
 from qtool.store.run_directory import write_record, write_text
@@ -59,12 +60,18 @@ def _row(variant: Variant, joined: Joined, critical: tuple[str, ...]) -> ReportR
         variant=variant,
         evaluations=evaluations,
         latency=profile,
-        overall=overall(evaluations, critical) if variant is not baseline else None,
+        overall=_overall(evaluations, critical) if variant is not baseline else None,
         bytes_ratio=variant.bytes / baseline.bytes,
         speedup=_speedup(joined.latency.get(baseline.name), profile),
         on_front=False,
         rejected_because=(),
     )
+
+
+def _overall(evaluations: tuple[Evaluation, ...], critical: tuple[str, ...]) -> VerdictName:
+    """The ship rule's verdict; a critical task without an evaluation was not compared."""
+    found = {entry.task: verdict_of(entry).verdict for entry in evaluations}
+    return overall(TaskVerdict(task, found.get(task)) for task in critical)
 
 
 def _speedup(base: LatencyProfile | None, variant: LatencyProfile | None) -> float | None:

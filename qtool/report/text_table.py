@@ -93,7 +93,7 @@ def _cell(row: ReportRow, task: str) -> str:
         return "-"
     if found.comparison is None:
         return score_text(found.score).partition(", n")[0]
-    return f"{_SIGNS[found.comparison.verdict]} {difference_text(found.comparison, found.score.metric)}"
+    return f"{_SIGNS[found.comparison.verdict]} {difference_text(found.comparison, found.score)}"
 
 
 def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -48,9 +48,15 @@ def _verified(variant: Variant) -> list[str]:
     check = variant.verification
     if check is None:
         return ["  not verified: made elsewhere"] if variant.recipe.method == "imported" else []
+    compared = [f"{check.tensors_bit_identical} of {check.tensors_compared} tensors bit-identical"]
+    if check.logits_prompts:
+        prompts = count_text(check.logits_prompts, "prompt")
+        compared.append(f"logits of {prompts} within {check.logits_max_difference:.3g} of transformers' own")
+    if check.engine_tokens:
+        compared.append(f"run by the engine for {count_text(check.engine_tokens, 'token')}")
     return [
-        f"  reopened from disk: {check.tensors_bit_identical} of {check.tensors_compared} tensors bit-identical, "
-        f"logits of {count_text(check.logits_prompts, 'prompt')} within {check.logits_max_difference:.3g}",
+        *([f"  UNVERIFIED: {check.problem}"] if check.problem else []),
+        f"  reopened from disk: {', '.join(compared)}",
         *(f"  note: {note}" for note in check.lint),
     ]
 

@@ -44,10 +44,8 @@ def slices_of(report: Report, task: str) -> tuple[tuple[str, tuple[SliceScore | 
 
 
 def status(row: ReportRow, report: Report) -> str:
-    """The word for the verdict column: baseline, PASS, FAIL, UNDECIDED or not evaluated."""
-    if row.variant.name == report.baseline:
-        return "baseline"
-    return row.overall or "not evaluated"
+    """The word for the verdict column: baseline, PASS, FAIL or UNDECIDED."""
+    return "baseline" if row.variant.name == report.baseline else row.overall or "UNDECIDED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,4 +160,14 @@ def environment(report: Report) -> tuple[tuple[str, str], ...]:
     if engines:
         facts.append(("evaluation engine", ", ".join(engines)))
         facts.append(("evaluation seed", ", ".join(map(str, seeds))))
+        facts.append(("questions asked", _asking(report)))
     return tuple(facts)
+
+
+def _asking(report: Report) -> str:
+    """Through the chat template, with plain prompts, or which task in which way."""
+    chat = {entry.task: entry.chat for row in report.rows for entry in row.evaluations}
+    ways = {True: "through the model's chat template", False: "with plain prompts"}
+    if len(set(chat.values())) == 1:
+        return ways[next(iter(chat.values()))]
+    return "; ".join(f"{', '.join(t for t, c in chat.items() if c is way)} {ways[way]}" for way in (True, False))

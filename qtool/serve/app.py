@@ -1,5 +1,6 @@
-"""The HTTP surface: routes and their errors. What answers a request is decided by `route`, one function."""
+"""The HTTP surface: routes, their description for clients, and their errors."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -9,117 +10,139 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from qtool import __version__
-from qtool.serve.deployment import Deployment
-from qtool.serve.handler import complete, refusal_response
-from qtool.serve.refusal import Refused, failed
-from qtool.serve.schema import ChatRequest, CompletionRequest, Sampled
+from qtool.serve.admission.connections import quiet_exceptions
+from qtool.serve.admission.door import Door
+from qtool.serve.api.chat_schema import ChatRequest
+from qtool.serve.api.describe import describe
+from qtool.serve.api.handler import complete, refusal_response
+from qtool.serve.api.refusal import Refused, failed
+from qtool.serve.api.schema import CompletionRequest, Sampled
+from qtool.serve.service import Service
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_ENDPOINTS: tuple[tuple[str, type[Sampled]], ...] = (
+    ("/v1/completions", CompletionRequest),
+    ("/v1/chat/completions", ChatRequest),
+)
 
 
-def build(deployment: Deployment, *, on_start: Callable[[], None] = lambda: None) -> FastAPI:
-    """The application that serves `deployment`; `on_start` is called in the event loop once it runs."""
+def build(service: Service, *, on_start: Callable[[], None] = lambda: None) -> FastAPI:
+    """The application that serves `service`; `on_start` is called in the event loop once it runs."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        import asyncio
-
-        deployment.start(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        quiet_exceptions(loop)
+        service.deployment.start(loop)
         on_start()
         yield
-        deployment.close()
+        service.close()
 
-    app = FastAPI(title="qtool serve", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.state.deployment = deployment
-    for path, kind in (("/v1/completions", CompletionRequest), ("/v1/chat/completions", ChatRequest)):
-        app.add_api_route(
-            path, _endpoint(kind), methods=["POST"], openapi_extra=_body_schema(kind), response_model=None
-        )
+    app = FastAPI(
+        title="qtool serve",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    for path, kind in _ENDPOINTS:
+        app.add_api_route(path, _endpoint(kind), methods=["POST"], response_model=None)
     for path, answer in (
         ("/v1/models", _models),
+        ("/v1/models/{name:path}", _model),
         ("/health", _health),
         ("/ready", _ready),
         ("/metrics", _metrics),
     ):
         app.add_api_route(path, answer, methods=["GET"], response_model=None)
+        app.add_api_route(path, answer, methods=["HEAD"], response_model=None, include_in_schema=False)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _unexpected)
+    app.add_middleware(Door, limits=service.limits)
+    app.openapi = lambda: describe(app, service)  # type: ignore[method-assign]
     return app
 
 
-def route(request: Request) -> Deployment:
-    """The deployment that answers `request`: today there is one."""
-    deployment: Deployment = request.app.state.deployment
-    return deployment
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
 
 
 def _endpoint(kind: type[Sampled]) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
-        return await complete(request, route(request), kind)
+        return await complete(request, _service(request), kind)
 
     answer.__name__ = "chat_completions" if kind is ChatRequest else "completions"
     answer.__doc__ = kind.__doc__
     return answer
 
 
-def _body_schema(kind: type[Sampled]) -> dict[str, object]:
-    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
-    parts = schema.pop("$defs", {})
-    inlined = _inline(schema, parts)
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": inlined}}}}
-
-
-def _inline(schema: object, parts: dict[str, object]) -> object:
-    """`schema` with references replaced by what they name: none of these schemas refers to itself."""
-    if isinstance(schema, dict):
-        name = str(schema.get("$ref", "")).removeprefix("#/components/schemas/")
-        if name in parts:
-            return _inline(parts[name], parts)
-        return {key: _inline(value, parts) for key, value in schema.items()}
-    if isinstance(schema, list):
-        return [_inline(value, parts) for value in schema]
-    return schema
-
-
-async def _models(request: Request) -> Response:
-    """What is served, with the variant it is."""
-    served = route(request)
-    model = {
-        "id": served.model,
+def _described(service: Service) -> dict[str, object]:
+    served = service.deployment
+    capacity = served.supervisor.capacity
+    return {
+        "id": service.model,
         "object": "model",
         "created": served.created,
         "owned_by": "qtool",
         "root": served.variant,
-        "max_model_len": served.worker.capacity.context_tokens if served.worker.capacity else None,
+        "system_fingerprint": served.fingerprint,
+        "max_model_len": capacity.context_tokens if capacity else None,
     }
-    return JSONResponse({"object": "list", "data": [model]}, headers=served.headers)
+
+
+async def _models(request: Request) -> Response:
+    """What is served, with the variant it is."""
+    service = _service(request)
+    return JSONResponse({"object": "list", "data": [_described(service)]}, headers=service.deployment.headers)
+
+
+async def _model(request: Request) -> Response:
+    """The model of that name."""
+    service, name = _service(request), request.path_params["name"]
+    if name != service.model:
+        raise HTTPException(404, f"model: {name[:256]!r} is not served here; use {service.model!r}")
+    return JSONResponse(_described(service), headers=service.deployment.headers)
 
 
 async def _health(request: Request) -> Response:
-    """200 while the engine's thread does its rounds; load never makes it fail."""
-    served = route(request)
+    """200 while the engine does its rounds; load never makes it fail."""
+    served = _service(request).deployment
     healthy, reason = served.healthy()
     return JSONResponse({"healthy": healthy, "reason": reason}, 200 if healthy else 503, served.headers)
 
 
 async def _ready(request: Request) -> Response:
     """200 when requests are answered: files verified, golden prompts reproduced, warmed up, not draining."""
-    served = route(request)
-    return JSONResponse(served.readiness.body(), 200 if served.readiness.ready else 503, served.headers)
+    served = _service(request).deployment
+    silent = served.readiness.ready and not served.healthy()[0]
+    ready = served.readiness.ready and not silent
+    body = served.readiness.body()
+    if silent:
+        body = {"ready": False, "phase": "hung", "reason": served.healthy()[1]}
+    return JSONResponse(body, 200 if ready else 503, served.headers)
 
 
 async def _metrics(request: Request) -> Response:
     """Prometheus text format."""
-    return Response(route(request).metrics.text(), media_type=None, headers={"content-type": _METRICS_TYPE})
+    text = _service(request).deployment.metrics.text()
+    return Response(text, media_type=None, headers={"content-type": _METRICS_TYPE})
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # registered for it
-    refused = Refused(error.status_code, str(error.detail))
-    return refusal_response(refused, dict(error.headers or {}))
+    _service(request).deployment.metrics.ended("client_error")
+    message = str(error.detail)
+    if error.status_code == 404 and message == "Not Found":
+        message = f"{request.url.path[:200]!r} is no route of this server; GET /openapi.json lists them"
+    elif error.status_code == 405:
+        message = f"{request.method} is not allowed here"
+    return refusal_response(Refused(error.status_code, message), dict(error.headers or {}))
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     """500 without a word of what went wrong inside; the log has the traceback."""
-    route(request).metrics.ended("server_error")
+    _service(request).deployment.metrics.ended("server_error")
     return refusal_response(failed("internal error; the server's log has the details"), {})

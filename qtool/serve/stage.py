@@ -3,73 +3,139 @@
 import asyncio
 import errno
 import logging
-import os
 import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from qtool.engine.contract import Engine
 from qtool.errors import CapacityError, QtoolError, UsageError
 from qtool.records.bundle import Bundle
-from qtool.serve.app import build
-from qtool.serve.deployment import Deployment, Parts
-from qtool.serve.gate import read_bundle, reproduce, verify_files, warm_up
 from qtool.serve.limits import Limits
-from qtool.serve.vocabulary import BundleVocabulary, Vocabulary
+
+if TYPE_CHECKING:
+    from qtool.serve.deployment import Deployment
+    from qtool.serve.service import Service
 
 _log = logging.getLogger("qtool.serve")
-_LARGEST_HEADERS_BYTES = 64 * 1024
+_LEAVE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where clients reach the server."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """How the engine runs: its device, and its threads (None: as many as are fastest)."""
+
+    device: str = "auto"
+    threads: int | None = None
+
+
+class Unfinished(QtoolError):
+    """The server ended before all requests had their answers."""
+
+    exit_code = 1
 
 
 def serve(
     bundle: Path,
     *,
-    host: str,
-    port: int,
+    listening: Listening = Listening(),
     name: str | None = None,
     limits: Limits | None = None,
-    device: str = "auto",
+    running: Running = Running(),
 ) -> None:
-    """Serves `bundle` until told to stop. Raises QtoolError when it cannot or may not be served."""
-    import uvicorn
+    """Serves `bundle` until told to stop. Raises QtoolError when it cannot or may not be served, or lost requests."""
+    from qtool.serve.service import Service
+    from qtool.serve.supervision.gate import read_bundle
 
     manifest = read_bundle(bundle)
-    listener = listen(host, port)
-    server: uvicorn.Server
-    reasons: list[str] = []
+    failures: list[QtoolError] = []
+    leave: list[Callable[[], None]] = []
 
-    def stop(reason: str) -> None:
-        reasons.append(reason)
-        server.should_exit = True
+    def stop(reason: str, exit_code: int) -> None:
+        failures.append(_error(reason, exit_code))
+        leave[0]()
 
-    deployment = deploy(bundle, manifest, name=name, limits=limits, device=device, on_failure=stop)
-    app = build(deployment, on_start=lambda: _drain_on_signals(deployment, lambda: _exit(server)))
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        h11_max_incomplete_event_size=_LARGEST_HEADERS_BYTES,
-        http="h11",
-        loop="asyncio",
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=5,
-    )
-    server = uvicorn.Server(config)
-    place = listener.getsockname()
-    _log.info(f"serving {deployment.model} ({deployment.variant}) on http://{place[0]}:{place[1]}")
-    with listener:
-        server.run(sockets=[listener])
-    if deployment.worker.failure is not None:
-        raise deployment.worker.failure
-    if reasons:
-        raise QtoolError(reasons[0])
-    if deployment.worker.alive:  # asked to stop while loading: such a call cannot be interrupted, only left
-        logging.shutdown()
-        os._exit(0)
+    with listen(listening.host, listening.port) as listener:
+        deployment = deploy(bundle, manifest, name=name, limits=limits, running=running, on_failure=stop)
+        host = _Server(Service(deployment))
+        leave.append(host.leave)
+        place = listener.getsockname()
+        _log.info("serving %s (%s) on http://%s:%s", deployment.model, deployment.variant, place[0], place[1])
+        host.run(listener)
+    if failures:
+        raise failures[0]
+    if host.lost:
+        raise Unfinished(f"{host.lost} requests were told to come again: the server left before they were answered")
+
+
+class _Server:
+    """uvicorn around one service, and what signals do to it."""
+
+    def __init__(self, service: "Service") -> None:
+        import uvicorn
+
+        from qtool.serve.app import build
+
+        self._service = service
+        self._drain: asyncio.Task[None] | None = None
+        self.lost = 0
+        config = uvicorn.Config(
+            build(service, on_start=self._on_signals),
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            h11_max_incomplete_event_size=service.limits.max_header_bytes,
+            http=service.connections.protocol(),
+            ws="none",
+            loop="asyncio",
+            timeout_keep_alive=int(service.limits.idle_seconds),
+            timeout_graceful_shutdown=_LEAVE_SECONDS,  # type: ignore[arg-type]  # a float is waited for as it is
+        )
+        self._server: uvicorn.Server = uvicorn.Server(config)
+
+    def run(self, listener: socket.socket) -> None:
+        """Serves until `leave`."""
+        self._server.run(sockets=[listener])
+
+    def leave(self) -> None:
+        """Ends the server now: requests in progress are told so."""
+        self.lost += self._service.deployment.stop()
+        self._server.should_exit = True
+
+    def _on_signals(self) -> None:
+        """First signal: refuse new work, finish what runs, then leave. Second: leave at once."""
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            if self._drain is None:
+                self._drain = loop.create_task(self._drained())
+            else:
+                _log.warning("second signal: leaving at once")
+                self.leave()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+
+    async def _drained(self) -> None:
+        began = time.monotonic()
+        deployment = self._service.deployment
+        deployment.drain()
+        _log.info("draining: %d choices in progress", deployment.places.admitted)
+        await deployment.drained()
+        left = deployment.places.admitted
+        _log.info("drained in %.1f seconds, %d choices left", time.monotonic() - began, left)
+        self.leave()
 
 
 def deploy(
@@ -78,47 +144,40 @@ def deploy(
     *,
     name: str | None = None,
     limits: Limits | None = None,
-    device: str = "auto",
-    on_failure: Callable[[str], None] = lambda reason: None,
-) -> Deployment:
+    running: Running = Running(),
+    on_failure: Callable[[str, int], None] = lambda reason, exit_code: None,
+) -> "Deployment":
     """The deployment of a bundle, not yet started."""
+    from qtool.serve.deployment import Deployment, Identity, Parts
+    from qtool.serve.supervision.hosts import ProcessHost
+    from qtool.serve.supervision.opening import BundleOpener
+    from qtool.serve.supervision.threads import environment
+    from qtool.serve.text.vocabulary import BundleVocabulary
+
     limits = limits or default_limits(bundle)
-
-    def open_engine() -> Engine:
-        from qtool.engine.load import open_engine as open_
-
-        runtime = bundle.runtime
-        return open_(
-            folder, dtype=runtime.dtype, device=device, slots=limits.max_running, context_tokens=runtime.context_tokens
-        )
-
-    def open_vocabulary() -> Vocabulary:
-        return BundleVocabulary(folder)
-
-    def check(engine: Engine) -> None:
-        worst = reproduce(engine, bundle)
-        _log.info(f"{len(bundle.golden)} golden prompts reproduced within {worst:.2g} nats")
-
+    opener = BundleOpener(folder.resolve(), bundle, limits.max_running, running.device, running.threads)
     return Deployment(
-        model=name or bundle.name,
-        variant=bundle.variant.name,
-        fingerprint=f"qtool-{bundle.variant.weights_digest[:12]}",
-        created=int((folder / "bundle.json").stat().st_mtime),
-        limits=limits,
-        parts=Parts(
-            verify=lambda: verify_files(folder, bundle),
-            open_vocabulary=open_vocabulary,
-            open_engine=open_engine,
-            reproduce=check,
-            warm_up=lambda engine: warm_up(engine, bundle),
+        Identity(
+            name or bundle.name,
+            bundle.variant.name,
+            f"qtool-{bundle.variant.weights_digest[:12]}",
+            int((folder / "bundle.json").stat().st_mtime),
         ),
+        Parts(lambda: BundleVocabulary(folder), lambda: ProcessHost(opener, environment(running.threads))),
+        limits,
         on_failure=on_failure,
     )
 
 
 def default_limits(bundle: Bundle) -> Limits:
-    """Limits as the bundle's measured runtime settings say."""
-    return replace(Limits(), max_running=bundle.runtime.max_batch, max_queue=bundle.runtime.max_queue)
+    """The server's limits, with as many answers together as were measured to be best.
+
+    The bundle's `max_queue` counts what the measuring machine answered in ten seconds: here only time bounds a queue.
+    """
+    limits = Limits()
+    return replace(
+        limits, max_running=bundle.runtime.max_batch, max_queue=min(bundle.runtime.max_queue, limits.max_queue)
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -141,31 +200,8 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _drain_on_signals(deployment: Deployment, leave: Callable[[], None]) -> None:
-    """First signal: refuse new work, finish what runs, then leave. Second: leave at once."""
-    loop = asyncio.get_running_loop()
-    tasks: list[asyncio.Task[None]] = []
-
-    async def drain() -> None:
-        began = time.monotonic()
-        deployment.drain()
-        _log.info(f"draining: {deployment.admission.admitted} choices in progress")
-        await deployment.drained()
-        _log.info(f"drained in {time.monotonic() - began:.1f} s, {deployment.admission.admitted} choices left")
-        leave()
-
-    def stop() -> None:
-        if tasks:
-            leave()
-        else:
-            tasks.append(loop.create_task(drain()))
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-
-
-def _exit(server: object) -> None:
-    import uvicorn
-
-    assert isinstance(server, uvicorn.Server)
-    server.should_exit = True
+def _error(reason: str, exit_code: int) -> QtoolError:
+    """The failure of an engine's process, as the error that it was there."""
+    error = QtoolError(reason)
+    error.exit_code = exit_code
+    return error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from synthetic_run import evaluation, variant
+from synthetic_run import evaluation
 
 from qtool.bundle.deploy import write_deploy
 from qtool.bundle.settings import deploy_settings, runtime_settings, slug
@@ -14,7 +14,9 @@ from qtool.bundle.stage import bundle
 from qtool.errors import MismatchError, StoreError, UnknownName, UsageError
 from qtool.progress import Silent
 from qtool.records.bundle import Bundle
+from qtool.records.evaluation import Evaluation, Interval
 from qtool.records.report import Report
+from qtool.records.variant import Variant
 from qtool.report.stage import report
 from qtool.store.codec import read_json
 from qtool.store.digest import file_digest
@@ -72,7 +74,7 @@ def test_deployment_files_are_valid_and_filled_in(made_bundle: Path):
 def test_every_metric_in_rules_and_dashboard_is_exported(made_bundle: Path):
     import re
 
-    from qtool.serve.metrics import Metrics
+    from qtool.serve.watching.metrics import Metrics
 
     class Idle:
         running = waiting = steps = 0
@@ -111,8 +113,9 @@ def test_model_card_says_scores_with_n_and_no_path_of_this_machine(made_bundle: 
 
 
 def test_nothing_recommended_is_a_clear_error_and_can_be_overridden(run: Path):
-    found = evaluation("w8a16", "arithmetic", 0.5)
-    write_record(run / "evaluations" / "w8a16" / "arithmetic.json", found)
+    path = run / "evaluations" / "w8a16" / "arithmetic.json"
+    found = replace(evaluation("w8a16", "arithmetic", 0.5), variant_digest=read_json(Evaluation, path).variant_digest)
+    write_record(path, found)
     report(run, command="c")
     with pytest.raises(UsageError, match=r"recommends no variant.*--variant"):
         bundle(run, variant=None, output=None, progress=Silent())
@@ -138,14 +141,40 @@ def test_weights_that_were_not_evaluated_are_refused_and_nothing_is_left(run: Pa
     content[-1] ^= 1
     weights.unlink()
     weights.write_bytes(bytes(content))
-    with pytest.raises(MismatchError, match="not the ones that were evaluated"):
+    with pytest.raises(MismatchError, match="not those that were evaluated"):
         bundle(run, variant=None, output=None, progress=Silent())
     assert [path.name for path in run.iterdir() if path.name.startswith("bundle")] == []
 
 
 def test_a_variant_made_again_after_the_report_is_refused(run: Path):
-    write_record(run / "variants" / "w8a16" / "variant.json", variant("w8a16"))
-    with pytest.raises(MismatchError, match="made again after the report"):
+    manifest = run / "variants" / "w8a16" / "variant.json"
+    write_record(manifest, replace(read_json(Variant, manifest), weights_digest="0" * 64))
+    with pytest.raises(MismatchError, match="answered by other weights"):
+        bundle(run, variant=None, output=None, progress=Silent())
+
+
+def test_verdicts_come_from_the_evaluations_whatever_the_report_says(run: Path):
+    found = evaluation("w8a16", "arithmetic", 0.5)
+    path = run / "evaluations" / "w8a16" / "arithmetic.json"
+    digest = read_json(Evaluation, path).variant_digest
+    write_record(path, replace(found, variant_digest=digest))
+    written = run / "report.json"
+    report(run, command="c")
+    honest = written.read_text()
+    written.write_text(honest.replace('"FAIL"', '"PASS"'))
+    made = bundle(run, variant="w8a16", output=None, progress=Silent())
+    assert made.report_row is not None
+    assert made.report_row.overall == "FAIL"
+    assert "FAIL" in (run / "bundle" / "report.html").read_text()
+
+
+def test_an_evaluation_whose_verdict_is_better_than_its_numbers_is_refused(run: Path):
+    path = run / "evaluations" / "w8a16" / "arithmetic.json"
+    found = read_json(Evaluation, path)
+    assert found.comparison is not None
+    low = replace(found.comparison, interval=Interval(-0.3, -0.2, 0.9))
+    write_record(path, replace(found, comparison=low))
+    with pytest.raises(MismatchError, match="arithmetic of w8a16 says PASS, which is not what its numbers give"):
         bundle(run, variant=None, output=None, progress=Silent())
 
 

@@ -19,8 +19,8 @@ import pytest
 from qtool.engine.contract import GenerationRequest
 from qtool.errors import CapacityError, MismatchError, StoreError
 from qtool.records.bundle import Bundle
-from qtool.serve.gate import read_bundle, reproduce, verify_files
 from qtool.serve.stage import listen
+from qtool.serve.supervision.gate import read_bundle, reproduce, verify_files
 from qtool.store.codec import read_json
 from qtool.store.run_directory import write_record
 
@@ -79,6 +79,14 @@ def test_what_is_no_bundle_is_said(tmp_path: Path, spoiled: Path):
     write_record(spoiled / "bundle.json", replace(read_json(Bundle, spoiled / "bundle.json"), format_version=9))
     with pytest.raises(StoreError, match="format 9"):
         read_bundle(spoiled)
+
+
+def test_a_bundle_without_golden_prompts_proves_nothing(made_bundle: Path):
+    class Untouched:
+        """An engine that must not be asked."""
+
+    with pytest.raises(MismatchError, match="no golden prompts"):
+        reproduce(Untouched(), replace(read_bundle(made_bundle), golden=()))  # type: ignore[arg-type]
 
 
 def test_golden_prompts_catch_other_weights(made_bundle: Path):
@@ -164,7 +172,8 @@ def test_the_command_serves_drains_and_leaves(made_bundle: Path):
     assert "drained" in log
     assert "Traceback" not in log
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
-    assert {line["outcome"] for line in lines} <= {"success", "shed"}
+    assert all({"time", "level", "message"} <= set(line) for line in lines)
+    assert {line["outcome"] for line in lines if line["message"] == "request"} <= {"success", "shed"}
     assert not re.search(r"What is", log)
 
 

@@ -45,22 +45,46 @@ def test_list_shows_everything_that_can_be_named() -> None:
 
 
 def test_an_unknown_kind_is_answered_with_near_ones() -> None:
-    result = _qtool("list", "task")
-    assert result.returncode == 2
-    assert result.stderr == "qtool: unknown kind 'task'; did you mean tasks?\n"
+    result = _qtool("list", "taks")
+    assert result.returncode != 0
+    assert result.stderr == "qtool: unknown kind 'taks'; did you mean task?\n"
     assert result.stdout == ""
 
 
 def test_every_plugin_can_be_explained_in_its_four_headings() -> None:
     found = json.loads(_qtool("list", "--json").stdout)
     from qtool import catalog
-    from qtool.cli.explain import _KINDS
+    from qtool.front_door.naming import PLUGINS
 
-    for kind, package in _KINDS.items():
+    for kind, package in PLUGINS.items():
         for name in found[kind + "s"]:
             text = catalog.docstring(package, name, kind=kind)
             for heading in ("What it does", "When to use it", "What it costs", "When it fails"):
                 assert heading in text, f"{kind} {name} lacks {heading!r}"
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("gptq", ["method"]),
+        ("w4a16", ["scheme"]),
+        ("mixed", ["set"]),
+        ("reference-64", ["model"]),
+        ("exact", ["metric"]),
+        ("perplexity", ["metric", "task"]),
+    ],
+)
+def test_explain_finds_the_kind_of_a_name_itself(name: str, kinds: list[str]) -> None:
+    found = json.loads(_qtool("explain", name, "--json").stdout)
+    entries = found.get("explained", [found])
+    assert [entry["kind"] for entry in entries] == kinds
+    assert all(len(entry["documentation"].splitlines()) > 3 for entry in entries)
+
+
+def test_explain_names_the_nearest_of_all_kinds() -> None:
+    result = _qtool("explain", "gtpq")
+    assert result.returncode != 0
+    assert "did you mean gptq" in result.stderr
 
 
 def test_explain_prints_a_plugins_documentation() -> None:

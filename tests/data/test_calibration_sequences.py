@@ -128,14 +128,41 @@ def test_lint_reports_every_problem_with_its_rows(tmp_path: Path) -> None:
     assert by_kind["contaminated"].advice.endswith("task farm")
     assert found.errors == 3
     text = lint_text(found)
-    assert "error: a: 1 rows repeat items of an evaluation task" in text
+    assert "error: 1 rows repeat items of an evaluation task" in text
     assert "a: 8 rows" in text
 
 
-def test_lint_sees_missing_bos_missing_template_and_refused_roles(tmp_path: Path) -> None:
-    plain = one(SourceSpec("a", data=jsonl(tmp_path / "a.jsonl", texts(3))))
-    found = lint(plain, make_tokenizer(bos=False), context_tokens=None, tasks=TaskIndex())
-    assert [(finding.kind, finding.count) for finding in found.findings] == [("missing_bos", 3)]
+@pytest.mark.parametrize(
+    ("template", "missing"),
+    [
+        (None, False),
+        ("{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}", True),
+        ("{% for m in messages %}{{ bos_token }}{{ m.role }} {{ m.content }}{% endfor %}", False),
+        ("{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}", False),
+    ],
+)
+def test_bos_is_missed_only_where_the_model_itself_shows_that_it_wants_one(
+    tmp_path: Path, template: str | None, missing: bool
+) -> None:
+    tokenizer = make_tokenizer(bos=False)
+    tokenizer.chat_template = template
+    plain = one(SourceSpec("a", data=jsonl(tmp_path / "a.jsonl", texts(30))))
+    found = lint(plain, tokenizer, context_tokens=None, tasks=TaskIndex())
+    assert [(finding.kind, finding.count) for finding in found.findings] == ([("missing_bos", 30)] if missing else [])
+    assert lint_text(found).count("begin without BOS") == missing
+    if missing:
+        assert lint_text(found).endswith("a: all 30 rows"), "one trait of all rows is no list of rows"
+
+
+def test_a_problem_of_several_sources_is_said_once_with_its_count(tmp_path: Path) -> None:
+    rows = [{"text": "short"}, {"text": "a perfectly good row of text"}, {"text": ""}]
+    sources = tuple(SourceSpec(tag, data=jsonl(tmp_path / f"{tag}.jsonl", rows)) for tag in ("a", "b"))
+    text = lint_text(lint(SetSpec("s", "d", "l", 1, sources), make_tokenizer(), context_tokens=None, tasks=TaskIndex()))
+    assert text.count("hold no text") == 1
+    assert "warning: 2 rows hold no text" in text
+
+
+def test_lint_sees_missing_template_and_refused_roles(tmp_path: Path) -> None:
     turns = [{"role": "system", "content": "x"}]
     chat = one(SourceSpec("c", data=jsonl(tmp_path / "c.jsonl", [{"messages": turns}]), messages="messages"))
     tokenizer = make_tokenizer()

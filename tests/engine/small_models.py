@@ -59,13 +59,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "smollm3": _GATED,
     "exaone4": {**_GATED, "sliding_window": 6},
     "persimmon": {**_SHARED, "intermediate_size": 48},
+    "gptj": {**_GPT2, "rotary_dim": 8},
+    "codegen": {**_GPT2, "rotary_dim": 8},
 }
 # their attention cannot be replaced: run whole, by transformers
 WHOLE: dict[str, dict[str, Any]] = {
     "bloom": {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 2, "n_head": 4},
     "falcon": {**_SHARED, "alibi": False, "multi_query": True, "new_decoder_architecture": False},
-    "gptj": {**_GPT2, "rotary_dim": 8},
-    "codegen": {**_GPT2, "rotary_dim": 8},
     "gpt_neo": {
         "vocab_size": VOCABULARY,
         "hidden_size": 32,

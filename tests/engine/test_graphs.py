@@ -1,6 +1,5 @@
 """What a captured decode step reads and writes, run here without the capture: its parts are plain tensors."""
 
-import copy
 from collections.abc import Callable
 
 import pytest
@@ -26,7 +25,8 @@ def test_a_static_step_gives_what_a_ragged_step_gives_and_leaves_idle_slots_alon
     ids = torch.tensor([5, 6, 7, 8, 9, 10])
     prompts = [Row(0, 0, 2), Row(2, 0, 3), Row(3, 0, 1)]
     network.forward(ids, plan_step(prompts, device), memory, torch.tensor([1]))
-    twin = copy.deepcopy(memory)
+    twin = KeyValueSlots(network.shapes, slots=4, context=context, dtype=torch.float32, device=device)
+    network.forward(ids, plan_step(prompts, device), twin, torch.tensor([1]))
     rows, tokens = [Row(0, 2, 1), Row(2, 3, 1)], [11, 12]
     expected = network.forward(torch.tensor(tokens), plan_step(rows, device), twin, torch.arange(2))
 

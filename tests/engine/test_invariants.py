@@ -216,7 +216,11 @@ def test_bytes_of_the_cache_follow_the_budget() -> None:
     shape = {"device": torch.device("cpu"), "dtype": torch.float32, "slots": 8, "context_tokens": 64}
     token_bytes = make_engine(make_model(), slots=1, context_tokens=64).cache_bytes // 64
     limited = QtoolEngine(make_model(), **shape, memory_bytes=3 * 64 * token_bytes + 1)
-    assert limited.status().slots == 3
+    assert limited.cache_bytes // token_bytes == 3 * 64
+    for _ in range(8):
+        limited.submit(GenerationRequest((5, 6), 62))
+    limited.step()
+    assert (limited.status().running, limited.status().waiting) == (3, 5)
     with pytest.raises(CapacityError, match="one sequence of 64 tokens"):
         QtoolEngine(make_model(), **shape, memory_bytes=63 * token_bytes)
     with pytest.raises(CapacityError, match="positions"):

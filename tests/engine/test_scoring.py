@@ -5,7 +5,9 @@ import torch
 
 from qtool.engine import scoring
 from qtool.engine.contract import ScoreRequest
-from tests.engine.small_models import make_engine, make_model
+from qtool.engine.ragged import Row, plan_step
+from qtool.engine.slots import KeyValueSlots
+from tests.engine.small_models import CONFIGS, make_engine, make_model
 
 START = tuple(range(3, 27))
 REQUESTS = [
@@ -48,3 +50,20 @@ def test_short_starts_are_not_worth_sharing() -> None:
     assert scoring.shared_tokens([(1, 2, 3, 4), (1, 2, 3, 5)]) == 0
     assert scoring.shared_tokens([START, (*START, 9)]) == len(START)
     assert scoring.shared_tokens([START]) == 0
+
+
+@pytest.mark.parametrize("architecture", sorted(CONFIGS))
+def test_logits_a_part_at_a_time_are_the_logits(architecture: str) -> None:
+    """Caps and factors behind the head included; afterwards the model computes as ever."""
+    network = make_engine(make_model(architecture))._network
+    ids, keep = torch.arange(3, 20), torch.tensor([1, 4, 5, 9, 10, 16])
+    step = plan_step([Row(0, 0, len(ids))], network.device)
+
+    def memory() -> KeyValueSlots:
+        return KeyValueSlots(network.shapes, slots=1, context=32, dtype=torch.float32, device=network.device)
+
+    whole = network.forward(ids, step, memory(), keep)
+    parts = list(network.forward_in_parts(ids, step, memory(), keep, most_rows=4))
+    assert [len(part) for part in parts] == [4, 2]
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=2e-5)
+    torch.testing.assert_close(network.forward(ids, step, memory(), keep), whole, rtol=0, atol=0)

@@ -1,11 +1,13 @@
 """Comparing what exists already: our folders, and lm-eval's sample logs."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from qtool.errors import DataError, MismatchError, PlanError
+from qtool.evaluate import results
 from qtool.evaluate.compare import compare, render
 from tests.evaluate.test_stage import right, run, wrong_when
 from tests.evaluate.workshop import Workshop
@@ -41,6 +43,21 @@ def test_two_folders_of_ours_give_the_verdict_of_the_evaluation(workshop: Worksh
     assert "got worse" in render(found)
 
 
+def test_tasks_that_are_not_critical_do_not_decide_here_either(workshop: Workshop, tmp_path: Path) -> None:
+    run(workshop, workshop.model("baseline", right), tmp_path / "b", count=400)
+    run(workshop, workshop.model("v", wrong_when(4)), tmp_path / "v", count=400, baseline=tmp_path / "b")
+    for folder in (tmp_path / "b", tmp_path / "v"):
+        found, rows = results.read_finished(folder, "sums")
+        results.finish(folder, replace(found, task="easy"), list(rows.values()))
+        results.finish(folder, replace(found, critical=False), list(rows.values()))
+    rows = results.read_finished(tmp_path / "b", "easy")[1]
+    fine = replace(results.read_finished(tmp_path / "v", "easy")[0], run_digest=next(iter(rows.values())).run_digest)
+    results.finish(tmp_path / "v", fine, list(rows.values()))
+    found = compare(tmp_path / "b", tmp_path / "v")
+    assert {each.task: each.comparison.verdict for each in found.tasks} == {"easy": "PASS", "sums": "FAIL"}
+    assert found.overall == "PASS"
+
+
 def test_lm_eval_logs_are_read_by_task_metric_and_filter(tmp_path: Path) -> None:
     write_log(tmp_path / "a", "gsm8k", [1.0] * 400)
     write_log(tmp_path / "b", "gsm8k", [0.0] * 40 + [1.0] * 360)
@@ -66,6 +83,14 @@ def test_only_common_items_are_compared_and_other_tasks_named(tmp_path: Path) ->
     found = compare(tmp_path / "a", tmp_path / "b")
     assert found.tasks[0].variant.items == 30
     assert found.only_one_side == ("arc",)
+
+
+def test_a_task_that_only_one_side_answered_was_not_passed(tmp_path: Path) -> None:
+    for side in ("a", "b"):
+        write_log(tmp_path / side, "gsm8k", [1.0] * 400)
+    assert compare(tmp_path / "a", tmp_path / "b").overall == "PASS"
+    write_log(tmp_path / "a", "arc", [1.0] * 30)
+    assert compare(tmp_path / "a", tmp_path / "b").overall == "UNDECIDED"
 
 
 def test_other_documents_under_the_same_ids_are_refused(tmp_path: Path) -> None:
@@ -112,3 +137,15 @@ def test_likelihoods_that_only_wobble_are_no_change(tmp_path: Path) -> None:
     write_log(tmp_path / "c", "arc", wrong, filtered_resps=[["-2.7", "False"], ["-2.6", "False"]])
     assert compare(tmp_path / "a", tmp_path / "b").tasks[0].churn.wrong_to_other_wrong == 0
     assert compare(tmp_path / "a", tmp_path / "c").tasks[0].churn.wrong_to_other_wrong == 50
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_evaluations_of_two_base_models_are_refused_in_either_order(
+    workshop: Workshop, tmp_path: Path, turned: bool
+) -> None:
+    run(workshop, workshop.model("baseline", right), tmp_path / "a")
+    run(workshop, workshop.model("v", right, scheme="w8a16", base_weights="other"), tmp_path / "b")
+    sides = (tmp_path / "b", tmp_path / "a") if turned else (tmp_path / "a", tmp_path / "b")
+    with pytest.raises(MismatchError, match="different base models") as caught:
+        compare(*sides)
+    assert caught.value.exit_code == 7

@@ -1,10 +1,12 @@
 """What `qtool eval` does with names: where results go, the baseline's answers, several looks, the overall verdict."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from qtool.errors import MismatchError, PlanError
+from qtool.evaluate import order as order_module
 from qtool.evaluate.model import Settings
 from qtool.evaluate.order import Order, default_output, fulfil
 from qtool.evaluate.text import render
@@ -102,6 +104,41 @@ def test_only_critical_tasks_decide_over_all(workshop: Workshop, evals: Path) ->
     assert [worse.task for worse in found.worse] == ["extra"]
 
 
+def test_a_task_of_the_harness_counts_like_any_other(
+    workshop: Workshop, evals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The harness itself is an extra: what it returns is put in its place here."""
+    base, variant = workshop.model("baseline", right), workshop.model("v", right)
+    own = fulfil(
+        Order(model=variant, tasks=("sums",), baseline=base, evals_dir=evals, limit=1000),
+        Silent(), opener=workshop.open,
+    )  # fmt: skip
+    (passed,) = own.evaluations
+    assert own.overall == "PASS"
+    assert passed.comparison is not None
+    failed = replace(passed, task="lm_eval-X", comparison=replace(passed.comparison, verdict="FAIL"))
+    monkeypatch.setattr(order_module, "check", lambda harness: None)
+    monkeypatch.setattr(order_module, "evaluate_harness", lambda *_, **__: (failed,))
+    both = Order(model=variant, tasks=("sums", "lm_eval:X"), baseline=base, evals_dir=evals, limit=1000)
+    assert fulfil(both, Silent(), opener=workshop.open).overall == "FAIL"
+
+
+def test_where_no_task_is_critical_all_of_them_count(workshop: Workshop, evals: Path) -> None:
+    base, variant = workshop.model("baseline", right), workshop.model("v", wrong)
+    order = Order(model=variant, tasks=("extra",), baseline=base, evals_dir=evals, limit=1000)
+    assert fulfil(order, Silent(), opener=workshop.open).overall == "FAIL"
+
+
+def test_a_quantile_of_too_few_items_is_not_told(workshop: Workshop, evals: Path) -> None:
+    model, settings = workshop.model("baseline", right), Settings(forcing=False)
+    for count, shown in ((3, (False, False)), (19, (True, False)), (20, (True, True))):
+        order = Order(model=model, tasks=("sums",), evals_dir=evals, limit=count, settings=settings)
+        found = fulfil(order, Silent(), opener=workshop.open)
+        timing = found.evaluations[0].timing
+        assert (timing.item_ms_p50 is not None, timing.item_ms_p95 is not None) == shown
+        assert ("needs n 20" in render(found)) is not shown[1]
+
+
 def test_until_decided_asks_for_more_items_only_while_it_must(workshop: Workshop, evals: Path) -> None:
     base, variant = workshop.model("baseline", right), workshop.model("v", sometimes_wrong)
     order = Order(
@@ -147,3 +184,19 @@ def test_orders_that_cannot_be_meant_are_refused_before_a_model_is_opened(worksh
         with pytest.raises(error, match=said):
             fulfil(order, Silent(), opener=workshop.open)
     assert workshop.engines == []
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_variant_of_another_base_is_refused_before_a_model_is_opened(
+    workshop: Workshop, evals: Path, tmp_path: Path, finished: bool
+) -> None:
+    base = workshop.model("baseline", right)
+    variant = workshop.model("v", right, scheme="w8a16", base_weights="other")
+    order = Order(model=variant, tasks=("sums",), baseline=base, evals_dir=evals, limit=20)
+    if finished:  # the baseline's evaluations instead of its model
+        fulfil(Order(model=base, tasks=("sums",), evals_dir=evals, limit=20), Silent(), opener=workshop.open)
+        order = replace(order, baseline=tmp_path / "runs/r/evaluations/baseline")
+    opened = len(workshop.engines)
+    with pytest.raises(MismatchError, match=r"baseline.* and v are of different base models"):
+        fulfil(order, Silent(), opener=workshop.open)
+    assert len(workshop.engines) == opened

@@ -134,13 +134,6 @@ def test_a_drop_at_the_margin_itself_has_no_number_that_decides() -> None:
     assert verdict.items_to_decide(centered, 0.02) is None
 
 
-def test_all_critical_tasks_must_pass() -> None:
-    assert verdict.overall(["PASS", "PASS"]) == "PASS"
-    assert verdict.overall(["PASS", "UNDECIDED"]) == "UNDECIDED"
-    assert verdict.overall(["PASS", "UNDECIDED", "FAIL"]) == "FAIL"
-    assert verdict.overall([]) == "UNDECIDED"
-
-
 @settings(deadline=None, max_examples=60)
 @given(some.integers(0, 40), some.integers(0, 40), some.floats(0.001, 0.2))
 def test_a_larger_margin_never_turns_a_pass_into_something_else(harmful: int, beneficial: int, margin: float) -> None:

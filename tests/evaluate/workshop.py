@@ -31,6 +31,9 @@ class LetterLanguage:
     def chat(self, message: str) -> str:
         return f"<user>{message}<assistant>"
 
+    def answer_lead(self) -> str:
+        return ""
+
 
 @dataclass
 class FakeEngine:
@@ -42,6 +45,13 @@ class FakeEngine:
     asked: list[str] = field(default_factory=list)
     scored: list[str] = field(default_factory=list)
     closed: bool = False
+    kernels: tuple[tuple[str, str], ...] = ()
+    weight_bytes: int = 0
+    cache_bytes: int = 0
+    notes: tuple[str, ...] = ()
+    device: str = "cpu"
+    dtype: str = "float32"
+    simulated: bool = False
     most_running: int = 0
     _running: dict[int, tuple[GenerationRequest, str, int]] = field(default_factory=dict)
     _next: int = 0
@@ -108,12 +118,18 @@ class Workshop:
     options: dict[str, object] = field(default_factory=dict)
 
     def model(
-        self, name: str, reply: Callable[[str], str], *, scheme: str = "base", tokenizer: str = "letters"
+        self,
+        name: str,
+        reply: Callable[[str], str],
+        *,
+        scheme: str = "base",
+        tokenizer: str = "letters",
+        base_weights: str = "w",
     ) -> Path:
         """A variant folder called `name` whose engine answers with `reply`."""
         folder = self.root / "runs" / "r" / "variants" / name
         folder.mkdir(parents=True, exist_ok=True)
-        base = ModelIdentity("base", "made here", None, "none", "w", tokenizer, "float32", 1, 1)
+        base = ModelIdentity("base", "made here", None, "none", base_weights, tokenizer, "float32", 1, 1)
         write_record(
             folder / "variant.json",
             Variant(

@@ -9,14 +9,17 @@ import typer
 from typer.testing import CliRunner
 
 from qtool.cli import bench
-from qtool.errors import UsageError
+from qtool.errors import MismatchError, UsageError
 from qtool.latency.cold_start import ColdStart
 from qtool.latency.rounds import requests_at
 from qtool.latency.summary import beside, text
 from qtool.latency.timing import Load
+from qtool.progress import Silent
+from qtool.quantize.stage import quantize
 from qtool.records.evaluation import Interval
 from qtool.records.latency import LatencyProfile, LoadLevel, MachineState, Quantile
 from qtool.records.plan import LatencySettings
+from qtool.records.variant import Recipe
 from tests.tiny_model import make_tiny_llama
 
 app = typer.Typer()
@@ -134,3 +137,13 @@ def test_fewer_slots_than_users_are_told(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, [str(base), "-o", str(tmp_path / "out"), "-q", *shape])
     assert result.exit_code == 0, result.output
     assert "1 requests run at once here" in result.output
+
+
+def test_a_variant_is_not_timed_beside_another_base(tmp_path: Path) -> None:
+    first, second = (make_tiny_llama(tmp_path / name, seed=seed) for seed, name in enumerate(("first", "second")))
+    recipe = Recipe(scheme="w8a16", method="rtn")
+    quantize(first, recipe, tmp_path / "w8", name="w8", calibration=None, progress=Silent(), whole_check=False)
+    result = CliRunner().invoke(app, [str(second), str(tmp_path / "w8"), "-o", str(tmp_path / "out"), "-q"])
+    assert isinstance(result.exception, MismatchError)
+    assert "second and w8 are of different base models" in str(result.exception)
+    assert not (tmp_path / "out").exists()

@@ -57,6 +57,11 @@ def test_goodput_counts_requests_within_both_limits() -> None:
 class Clockwork:
     """An engine that gives each request one token a step and knows how many it ever held at once."""
 
+    kernels: tuple[tuple[str, str], ...] = ()
+    weight_bytes = cache_bytes = 0
+    notes: tuple[str, ...] = ()
+    device, dtype, simulated = "cpu", "float32", False
+
     def __init__(self) -> None:
         self.left: dict[int, int] = {}
         self.next = 0

@@ -11,6 +11,7 @@ from tiny_model import make_tiny_llama
 from qtool.errors import ModelError, UnknownName
 from qtool.models.checkpoint import identify, open_checkpoint
 from qtool.models.locate import locate
+from qtool.models.skeleton import load_base
 
 
 def test_tensors_are_read_as_they_were_saved(llama: Path) -> None:
@@ -154,7 +155,8 @@ def test_index_that_names_a_tensor_no_shard_has(tmp_path: Path) -> None:
     [
         ({"architectures": ["BertForMaskedLM"], "model_type": "bert"}, "not a causal language model"),
         ({"is_encoder_decoder": True}, "encoder-decoder"),
-        ({"auto_map": {"AutoModelForCausalLM": "modeling_own.Own"}}, "auto_map"),
+        ({"auto_map": {"AutoModelForCausalLM": "modeling_own.Own"}, "model_type": "own"}, "auto_map"),
+        ({"architectures": "LlamaForCausalLM"}, "give a list of one class name"),
         ({"model_type": None}, "names no model_type"),
         ({"model_type": "no_such_model", "architectures": None}, "no causal language model"),
     ],
@@ -171,3 +173,33 @@ def test_models_of_another_kind_are_refused(
 def test_absent_tensor_is_named(llama: Path) -> None:
     with pytest.raises(ModelError, match="no tensor 'nothing'"):
         open_checkpoint(llama).tensor("nothing")
+
+
+def test_two_sets_of_weights_are_refused_by_name(tmp_path: Path) -> None:
+    folder = make_tiny_llama(tmp_path / "model", max_shard_size="50KB")
+    make_tiny_llama(tmp_path / "newer", seed=1)
+    (tmp_path / "newer" / "model.safetensors").rename(folder / "model.safetensors")
+    with pytest.raises(ModelError, match=r"two sets of weights, model\.safetensors and the \d+ shards of model.saf"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("adapter_config.json", "LoRA adapter .* merge it into its base"),
+        ("model_index.json", "diffusers pipeline"),
+        ("model.Q4_K_M.gguf", r"GGUF file \(model\.Q4_K_M\.gguf\)"),
+    ],
+)
+def test_other_kinds_of_folders_are_named(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(ModelError, match=words):
+        open_checkpoint(tmp_path)
+
+
+def test_a_map_to_code_is_passed_over_where_transformers_has_its_own(
+    llama: Path, edit_config: Callable[..., None]
+) -> None:
+    edit_config(llama, auto_map={"AutoModelForCausalLM": "modeling_own.Own"}, architectures=["Own"])
+    (llama / "modeling_own.py").write_text("raise RuntimeError")
+    assert load_base(llama).config.model_type == "llama"

@@ -78,11 +78,11 @@ def test_missing_and_unexpected_tensors_are_refused(llama: Path) -> None:
     tensors = load_file(llama / "model.safetensors")
     weight = tensors.pop("model.layers.0.mlp.up_proj.weight")
     save_file(tensors, llama / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"1 missing keys .*up_proj"):
+    with pytest.raises(ModelError, match=r"1 tensor that the model needs is not in the files, first .*up_proj"):
         load_base(llama)
     tensors |= {"model.layers.0.mlp.up_proj.weight": weight, "model.layers.0.mlp.ghost.weight": weight.clone()}
     save_file(tensors, llama / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"1 unexpected keys .*ghost"):
+    with pytest.raises(ModelError, match=r"1 tensor that the files hold is unknown to the model, first .*ghost"):
         load_base(llama)
 
 
@@ -92,5 +92,63 @@ def test_tensor_of_another_shape_is_refused(llama: Path) -> None:
     tensors = load_file(llama / "model.safetensors")
     tensors["model.layers.0.mlp.up_proj.weight"] = torch.zeros(3, 64)
     save_file(tensors, llama / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"1 mismatched keys .*up_proj"):
+    with pytest.raises(ModelError, match=r"up_proj.* is \(3, 64\), and config.json asks for \(128, 64\)"):
         load_base(llama)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_config_that_ties_is_believed_only_where_the_files_hold_one_matrix(
+    tmp_path: Path, edit_config: Callable[..., None], own: bool
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = make_tiny_llama(tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    if not own:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    edit_config(folder, tie_word_embeddings=True)
+    assert describe(folder).tied is not own
+    loaded = load_base(folder)
+    assert torch.equal(loaded.lm_head.weight, tensors["lm_head.weight"])
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "base_model.model."])
+def test_a_prefix_before_every_name_is_told(llama: Path, prefix: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(llama / "model.safetensors")
+    renamed = {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+    save_file(renamed, llama / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=f"{len(tensors)} tensors have the prefix '{prefix}'"):
+        load_base(llama)
+
+
+def test_more_layers_than_tensors_are_refused_before_they_are_built(
+    llama: Path, edit_config: Callable[..., None]
+) -> None:
+    edit_config(llama, num_hidden_layers=10_000_000)
+    with pytest.raises(ModelError, match=r"asks for 10,000,000 layers .* 21 tensors in all"):
+        describe(llama)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"vocab_size": "1024"},
+        {"hidden_act": "quux"},
+        {"num_attention_heads": 0},
+        {"rope_parameters": {"rope_type": "zigzag", "rope_theta": 1e4}},
+        {"rope_parameters": [1, 2]},
+        {"pad_token_id": 32_000},
+        {"hidden_size": "wide"},
+        {"num_hidden_layers": 2.5},
+    ],
+)
+def test_a_value_that_transformers_cannot_use_is_one_line(
+    llama: Path, edit_config: Callable[..., None], changes: dict[str, object]
+) -> None:
+    edit_config(llama, **changes)
+    with pytest.raises(ModelError, match=r"transformers cannot (use config|build the model of config)") as caught:
+        describe(llama)
+    assert "\n" not in str(caught.value)

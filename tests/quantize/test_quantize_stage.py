@@ -16,9 +16,9 @@ from qtool.models.stored_format import read_weight, stored_formats
 from qtool.models.stored_weights import dequantize
 from qtool.progress import Silent
 from qtool.quantize.memory import peak_bytes
+from qtool.quantize.readings import load_with_transformers
 from qtool.quantize.stage import quantize
 from qtool.quantize.streaming import StreamedModel
-from qtool.quantize.verify import load_with_transformers
 from qtool.records.variant import Recipe, Variant
 from qtool.store.codec import read_json
 

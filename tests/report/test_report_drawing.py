@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from qtool.records.evaluation import Interval, Score
 from qtool.records.latency import Quantile
 from qtool.report.labels import Box, place_label
 from qtool.report.numbers import bytes_text, ms_text, quantile_text, signed, value_text
@@ -26,8 +27,10 @@ def test_zero_has_no_sign_and_minus_is_a_minus(value, text):
 
 
 def test_percent_only_for_fractions():
-    assert value_text(0.934, "exact") == "93.4 %"
-    assert value_text(7.4449, "perplexity") == "7.445"
+    assert value_text(Score("exact", 0.934, Interval(0.9, 0.95), 500, "fraction")) == "93.4 %"
+    assert value_text(Score("words_per_surprise", 7.4449, Interval(7, 8), 500, "perplexity")) == "7.445"
+    assert value_text(Score("perplexity", 7.4449, Interval(7, 8), 500)) == "7.445", "written before units were stored"
+    assert value_text(Score("klondike", 0.934, Interval(0.9, 0.95), 500, "fraction")) == "93.4 %", "a name is no unit"
 
 
 def test_a_quantile_without_enough_samples_is_refused():

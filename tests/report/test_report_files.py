@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from synthetic_run import PLAN, evaluation, latency, variant, write_run
 
-from qtool.errors import PlanError, StoreError
+from qtool.errors import MismatchError, PlanError, StoreError
 from qtool.records.evaluation import Evaluation
 from qtool.records.plan import PlannedTask
 from qtool.records.report import Report
+from qtool.records.variant import Variant
 from qtool.report.stage import report
 from qtool.report.text_table import text_table
 from qtool.store.codec import read_json
@@ -115,13 +116,13 @@ def test_missing_parts_are_said(run: Path):
     assert "speed not measured" in found.recommendation.reason
 
 
-def test_a_run_with_variants_only_reports_without_a_verdict(run: Path):
+def test_a_run_with_variants_only_is_undecided(run: Path):
     for folder in ("latency", "evaluations", "calibration"):
         shutil.rmtree(run / folder)
     (run / "plan.json").unlink()
     found = report(run, command="c")
     assert found.recommendation.variant is None
-    assert {row.overall for row in found.rows} == {None}
+    assert {row.overall for row in found.rows[1:]} == {"UNDECIDED"}
     assert "evaluations: none" in text_table(found)
 
 
@@ -194,3 +195,16 @@ def test_equal_runs_give_equal_files(tmp_path: Path):
         report(folder, command="c")
     for name in ("report.json", "report.md", "report.html"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_a_variant_or_an_evaluation_of_another_base_is_refused(run: Path):
+    path = run / "evaluations" / "w8a8" / "facts.json"
+    write_record(path, replace(evaluation("w8a8", "facts", 0.97), base_digest="9" * 64))
+    with pytest.raises(MismatchError, match="facts of w8a8 was answered by a model of another base"):
+        report(run, command="c")
+    path.unlink()
+    manifest = run / "variants" / "w8a8" / "variant.json"
+    made = read_json(Variant, manifest)
+    write_record(manifest, replace(made, base=replace(made.base, weights_digest="9" * 64)))
+    with pytest.raises(MismatchError, match="variant w8a8 was made from reference-128"):
+        report(run, command="c")

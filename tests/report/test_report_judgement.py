@@ -6,46 +6,48 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_run import evaluation, latency, variant, write_run
+from synthetic_run import PLAN, evaluation, latency, variant, write_run
 
+from qtool.records.evaluation import Evaluation
 from qtool.records.plan import Budget
 from qtool.report.choose import rejections
 from qtool.report.join import join
-from qtool.report.judge import overall, worst_margin_use
+from qtool.report.judge import worst_margin_use
 from qtool.report.pareto import dominates, front
 from qtool.report.stage import judge
+from qtool.store.codec import read_json
+from qtool.store.run_directory import write_record
 
 CRITICAL = ("arithmetic", "facts")
-PASSING, FAILING, OPEN = 0.97, 0.90, 0.962
+PASSING, OPEN = 0.97, 0.962
 
 
 def _evaluations(first: float, second: float):
     return evaluation("v", "arithmetic", first), evaluation("v", "facts", second)
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "expected"),
-    [
-        (PASSING, PASSING, "PASS"),
-        (PASSING, FAILING, "FAIL"),
-        (PASSING, OPEN, "UNDECIDED"),
-        (OPEN, FAILING, "FAIL"),
-    ],
-)
-def test_overall_is_the_intersection_union_over_critical_tasks(first, second, expected):
-    assert overall(_evaluations(first, second), CRITICAL) == expected
+def test_a_critical_task_that_was_left_out_is_not_passed(tmp_path: Path):
+    run = write_run(tmp_path)
+    (run / "evaluations" / "w8a16" / "arithmetic.json").unlink()
+    found = judge(join(run), name="r", command="c")
+    assert {row.variant.name: row.overall for row in found.rows}["w8a16"] == "UNDECIDED"
+    assert found.recommendation.variant != "w8a16"
 
 
-def test_a_critical_task_that_was_left_out_is_not_passed():
-    assert overall(_evaluations(PASSING, PASSING)[:1], CRITICAL) == "UNDECIDED"
+def test_where_no_task_is_critical_all_of_them_count(tmp_path: Path):
+    tasks = tuple(replace(task, critical=False) for task in PLAN.tasks)
+    found = judge(join(write_run(tmp_path, plan=replace(PLAN, tasks=tasks))), name="r", command="c")
+    assert found.critical_tasks == ("arithmetic", "facts")
+    assert {row.variant.name: row.overall for row in found.rows}["w4a16"] == "FAIL"
+    assert found.recommendation.variant == "w8a16"
 
 
-def test_tasks_that_are_not_critical_do_not_decide():
-    assert overall(_evaluations(PASSING, FAILING), ("arithmetic",)) == "PASS"
-
-
-def test_nothing_compared_is_no_verdict():
-    assert overall((), CRITICAL) is None
+def test_an_evaluation_says_itself_whether_its_task_counts(tmp_path: Path):
+    run = write_run(tmp_path, plan=replace(PLAN, tasks=()))
+    for folder in (run / "evaluations").iterdir():
+        found = read_json(Evaluation, folder / "arithmetic.json")
+        write_record(folder / "arithmetic.json", replace(found, critical=False))
+    assert judge(join(run), name="r", command="c").critical_tasks == ("facts",)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=12))

@@ -12,5 +12,7 @@ from qtool.serve.limits import Limits
 @pytest.fixture(scope="module")
 def served() -> Iterator[Running]:
     """A server around the fake engine, on a real port."""
-    with running_server(FakeEngine(), limits=Limits(max_running=4, max_queue=8, max_body_bytes=200_000)) as running:
+    with running_server(
+        FakeEngine(), limits=Limits(max_running=4, max_queue=40, queue_seconds=60.0, max_body_bytes=200_000)
+    ) as running:
         yield running

@@ -26,6 +26,11 @@ def continuation(request: GenerationRequest) -> list[int]:
 class FakeEngine:
     """Implements the engine protocol over `continuation`; `step_seconds` makes it slow, `fail_after` makes it die."""
 
+    kernels: tuple[tuple[str, str], ...] = ()
+    weight_bytes = cache_bytes = 0
+    notes: tuple[str, ...] = ()
+    device, dtype, simulated = "cpu", "float32", False
+
     def __init__(self, *, slots: int = 4, context: int = 128, step_seconds: float = 0.0) -> None:
         self.slots = slots
         self.context = context
@@ -98,6 +103,7 @@ class FakeVocabulary:
     stop_ids = (EOS,)
     longest_token = 4
     has_chat = True
+    has_tools = False
 
     def encode(self, text: str) -> tuple[int, ...]:
         return (BOS, *text.encode("utf-8"))
@@ -108,5 +114,5 @@ class FakeVocabulary:
     def token_text(self, token: int) -> str:
         return {BOS: "<s>", EOS: "</s>"}.get(token) or bytes([token]).decode("utf-8", errors="replace")
 
-    def render_chat(self, messages: Sequence[dict[str, str]]) -> str:
+    def render_chat(self, messages: Sequence[dict[str, str]], tools: Sequence[dict[str, object]] = ()) -> str:
         return "".join(TEMPLATE.format(**message) for message in messages) + "[assistant]"

@@ -56,7 +56,7 @@ FIELDS = {
         ["a"] * 2000,
         {"a": 1},
     ],
-    "temperature": [-1, 1e-9, 1e9, "0", None, True, [0]],
+    "temperature": [-1, 1e9, "0", True, [0], {}],
     "top_p": [0, 1.1, -0.1],
     "top_k": [-2, 1.5, 2**40],
     "min_p": [2, -1],
@@ -64,8 +64,8 @@ FIELDS = {
     "frequency_penalty": [9],
     "repetition_penalty": [0, -1, 5],
     "max_tokens": [0, -5, 2**31, 10**30, 1.5, "5", 127],
-    "n": [0, -1, 10**6, 17, 2],  # 2 with temperature 0
-    "seed": [2**80, -1, 1.5],
+    "n": [0, -1, 10**6, 17, 2.5, "2"],
+    "seed": [2**80, -(2**64), 1.5, "1"],
     "logprobs": [-1, 21, 10**6],
     "stop": ["", [""], ["a"] * 5, ["a"] * 10_000, "x" * 1000, [1], 7],
     "logit_bias": [{"1": 5}, {str(index): 1 for index in range(10_000)}],
@@ -73,9 +73,16 @@ FIELDS = {
     "best_of": [2],
     "echo": [True],
     "suffix": ["x"],
+    "store": ["yes", 1],
+    "metadata": [["a"], {"a": 1}, {str(index): "x" for index in range(17)}],
+    "service_tier": ["priority", 1],
+    "user": [5, "x" * 300],
+    "stop_token_ids": [[-1], ["a"], [1] * 65],
+    "ignore_eos": ["true", 1],
+    "stream": ["true", 1, 0],
     "min_tokens": [5],
     "chat_template": ["{{ 1 }}"],
-    "model": ["other", "", None, "x" * 5000, "m\r\nx: y"],
+    "model": ["other", "", None, "x" * 5000, "m\r\nx: y", 7, ["m"]],
     "guided_regex": ["(a+)+$"],
 }
 
@@ -95,6 +102,22 @@ MESSAGES = [
     [{"role": "user", "content": "x", "name": "a\nb"}],
     [{"role": "user", "content": "y" * 200}],
     [{"role": "user", "content": "y"}] * 300,
+    [{}],
+    ["hi"],
+    [[]],
+    [1, 2, 3],
+    [{"role": None, "content": "x"}],
+    [{"role": "user", "content": 5}],
+    [{"role": "user", "content": {"text": "x"}}],
+    [{"role": "user", "content": ["x"]}],
+    [{"role": "user", "content": [{"type": "text"}]}],
+    [{"role": "user", "content": [{"type": "text", "text": 1}]}],
+    [{"role": "user", "content": [{"type": "text", "text": "x", "cache": 1}]}],
+    [{"role": "user", "content": [{"type": "text", "text": "x"}] * 65}],
+    [{"role": "user", "content": "x", "tool_call_id": "a"}],
+    [{"role": "tool", "content": "x"}],
+    [{"role": "user", "content": "x", "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": ""}}]}],
+    [{"role": "assistant", "content": "x", "tool_calls": [{"id": "a"}]}],
 ]
 
 
@@ -142,7 +165,20 @@ def test_messages(served: Running, messages: object):
     [
         {"top_logprobs": 3},
         {"logprobs": True, "top_logprobs": 21},
-        {"max_tokens": 5, "max_completion_tokens": 5},
+        {"max_tokens": 5, "max_completion_tokens": 6},
+        {"max_completion_tokens": 0},
+        {"logprobs": 5},
+        {"modalities": ["audio"]},
+        {"tool_choice": "sometimes"},
+        {"tool_choice": "required"},
+        {"tools": [{"type": "function", "function": {"name": "a b"}}]},
+        {"tools": "all"},
+        {"functions": []},
+        {"audio": {}},
+        {"response_format": {"type": "yaml"}},
+        {"response_format": {"type": "json_schema"}},
+        {"response_format": "json"},
+        {"reasoning_effort": "high"},
         {"chat_template": "{{ cycler.__init__.__globals__ }}"},
         {"chat_template_kwargs": {"a": 1}},
         {"tools": [{"type": "function"}]},
@@ -199,6 +235,9 @@ def test_repeated_request_id_is_echoed_and_is_no_key(served: Running):
 
 def test_unknown_paths_and_methods_have_json_errors(served: Running):
     refused(served.client.get("/nothing"), 404)
+    refused(served.client.get("/health/"), 404)
+    refused(served.client.get("/v1/models/other"), 404)
+    refused(served.client.delete("/v1/models/m"), 405)
     refused(served.client.get("/v1/completions"), 405)
     refused(served.client.post("/health"), 405)
 
@@ -223,13 +262,20 @@ def raw(served: Running, request: bytes, *, wait: float = 5.0) -> bytes:
         b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: nine\r\n\r\n",
         b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
         b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nX-Request-ID: a\rb\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET /health HTTP/9.9\r\nHost: x\r\n\r\n",
+        b"GET /health HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     ],
-    ids=["long header", "bad length", "negative length", "carriage return", "tls hello"],
+    ids=["long header", "bad length", "negative length", "carriage return", "two lengths", "9.9", "no host", "tls"],
 )
 def test_broken_heads(served: Running, head: bytes):
     found = raw(served, head, wait=2.0)
-    assert found.startswith(b"HTTP/1.1 4") or found == b""
+    assert found.startswith((b"HTTP/1.1 4", b"HTTP/1.1 505")) or found == b""
+    if found:
+        error = json.loads(found.partition(b"\r\n\r\n")[2])["error"]
+        assert error["message"]
+        assert error["type"] == "invalid_request_error"
 
 
 def test_too_many_headers(served: Running):

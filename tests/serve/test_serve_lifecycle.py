@@ -5,14 +5,14 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Callable
 
 import httpx
 import pytest
-from fake_engine import FakeEngine, FakeVocabulary
-from live_server import Running, running_server, wait_for
+from fake_engine import FakeEngine
+from live_server import Running, running_server, threaded, wait_for
 
 from qtool.errors import MismatchError
-from qtool.serve.deployment import Parts
 from qtool.serve.limits import Limits
 
 BODY = {"model": "m", "prompt": "x", "max_tokens": 100, "temperature": 0}
@@ -21,8 +21,12 @@ BODY = {"model": "m", "prompt": "x", "max_tokens": 100, "temperature": 0}
 def test_not_ready_until_warm_with_a_reason_and_healthy_all_the_while():
     gate = threading.Event()
     engine = FakeEngine()
-    parts = Parts(lambda: None, FakeVocabulary, lambda: engine, lambda e: gate.wait(10), lambda e: None)
-    with running_server(engine, parts=parts, warm=False) as server:
+
+    def prepare(phase: Callable[[str], None]) -> None:
+        phase("reproducing golden prompts")
+        gate.wait(10)
+
+    with running_server(engine, make_host=threaded(lambda: engine, prepare), warm=False) as server:
         wait_for(lambda: server.deployment.readiness.state.phase == "reproducing golden prompts")
         answer = server.client.get("/ready")
         assert answer.status_code == 503
@@ -30,19 +34,18 @@ def test_not_ready_until_warm_with_a_reason_and_healthy_all_the_while():
         assert server.client.get("/health").status_code == 200
         early = server.complete()
         assert early.status_code == 503
-        assert early.headers["retry-after"] == "5"
+        assert int(early.headers["retry-after"]) >= 1
         gate.set()
         wait_for(lambda: server.client.get("/ready").status_code == 200)
         assert server.complete().status_code == 200
 
 
 def test_a_failed_gate_never_becomes_ready():
-    def refuse(engine: object) -> None:
+    def refuse(phase: object) -> None:
         raise MismatchError("golden prompt 0 is not reproduced")
 
     engine = FakeEngine()
-    parts = Parts(lambda: None, FakeVocabulary, lambda: engine, refuse, lambda e: None)
-    with running_server(engine, parts=parts, warm=False) as server:
+    with running_server(engine, make_host=threaded(lambda: engine, refuse), warm=False) as server:
         wait_for(lambda: server.deployment.readiness.state.phase == "failed")
         answer = server.client.get("/ready")
         assert answer.status_code == 503
@@ -54,16 +57,15 @@ def test_a_failed_gate_never_becomes_ready():
 
 def test_overload_is_refused_at_once_with_retry_after_and_not_counted_as_an_error():
     engine = FakeEngine(slots=2)
-    with running_server(engine, limits=Limits(max_running=2, max_queue=3)) as server:
+    with running_server(engine, limits=Limits(max_running=2, max_queue=3, queue_seconds=60.0)) as server:
         engine.hold.clear()
         with concurrent.futures.ThreadPoolExecutor(12) as pool:
             asked = [pool.submit(server.complete) for _ in range(12)]
             done, _ = concurrent.futures.wait(asked, timeout=3, return_when=concurrent.futures.FIRST_COMPLETED)
             wait_for(lambda: sum(answer.done() for answer in asked) == 7)
-            worker = server.deployment.worker
-            wait_for(lambda: worker.waiting + worker.running == 5)
-            line = f'qtool_requests_waiting{{model="m",variant="w8a16"}} {float(worker.waiting)}'
-            assert line in server.client.get("/metrics").text
+            supervisor = server.deployment.supervisor
+            wait_for(lambda: supervisor.waiting + supervisor.running == 5)
+            assert server.metric("qtool_requests_waiting") == supervisor.waiting == 3
             assert server.client.get("/health").status_code == 200
             assert server.client.get("/ready").status_code == 200
             for answer in done:
@@ -89,7 +91,9 @@ def test_too_many_choices_for_the_room_left_are_refused_whole():
 @pytest.mark.parametrize("queued", [False, True])
 def test_deadline_is_504_never_a_short_answer(queued: bool):
     engine = FakeEngine(slots=1, step_seconds=0.02)
-    with running_server(engine, limits=Limits(max_running=1, max_queue=8, deadline_seconds=0.4)) as server:
+    with running_server(
+        engine, limits=Limits(max_running=1, max_queue=8, queue_seconds=60.0, deadline_seconds=0.4)
+    ) as server:
         if queued:
             engine.hold.clear()
         with concurrent.futures.ThreadPoolExecutor(3) as pool:
@@ -107,7 +111,7 @@ def test_deadline_inside_a_stream_is_an_error_event_without_done():
     with running_server(engine, limits=Limits(deadline_seconds=0.3)) as server:
         text = server.complete(max_tokens=100, stream=True).text
         last = json.loads(text.strip().split("\n\n")[-1].removeprefix("data: "))
-        assert last["error"]["code"] == 504
+        assert last["error"]["status"] == 504
         assert "[DONE]" not in text
         wait_for(lambda: server.counted("deadline") == 1)
         server.wait_idle()
@@ -138,12 +142,12 @@ def test_a_client_that_leaves_frees_its_slot(stream: bool, when: str):
     if when == "mid-stream" and not stream:
         pytest.skip("nothing is sent before the end")
     engine = FakeEngine(slots=1, context=4000, step_seconds=0.002)
-    with running_server(engine, limits=Limits(max_running=1, max_queue=4)) as server:
+    with running_server(engine, limits=Limits(max_running=1, max_queue=4, queue_seconds=60.0)) as server:
         blocker = None
         if when == "queued":
             blocker = threading.Thread(target=server.complete, kwargs={"prompt": "block", "max_tokens": 200})
             blocker.start()
-            wait_for(lambda: server.deployment.worker.running == 1)
+            wait_for(lambda: server.deployment.supervisor.running == 1)
         body = {**BODY, "stream": stream, "max_tokens": 3000}
         leave_after(server, body, 600 if when == "mid-stream" else 0, 0.1)
         wait_for(lambda: server.counted("aborted") == 1, 3)
@@ -155,7 +159,7 @@ def test_a_client_that_leaves_frees_its_slot(stream: bool, when: str):
 
 def test_many_connect_and_leave():
     engine = FakeEngine(slots=4, context=4000, step_seconds=0.001)
-    with running_server(engine, limits=Limits(max_running=4, max_queue=400)) as server:
+    with running_server(engine, limits=Limits(max_running=4, max_queue=400, queue_seconds=60.0)) as server:
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
             list(pool.map(lambda _: leave_after(server, {**BODY, "max_tokens": 3000}, 0, 0.0), range(200)))
         server.wait_idle()
@@ -173,7 +177,9 @@ def test_a_body_that_drips_is_cut_off():
 
 def test_a_client_that_never_reads_holds_no_slot():
     engine = FakeEngine(slots=1, context=60_000)
-    with running_server(engine, limits=Limits(max_running=1, max_queue=4, deadline_seconds=30)) as server:
+    with running_server(
+        engine, limits=Limits(max_running=1, max_queue=4, queue_seconds=60.0, deadline_seconds=30)
+    ) as server:
         data = json.dumps({**BODY, "stream": True, "max_tokens": 50_000}).encode()
         with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -188,7 +194,7 @@ def test_draining_finishes_what_runs_and_refuses_the_rest():
     engine = FakeEngine(step_seconds=0.01)
     with running_server(engine) as server, concurrent.futures.ThreadPoolExecutor(2) as pool:
         running = pool.submit(server.complete, max_tokens=40)
-        wait_for(lambda: server.deployment.worker.running == 1)
+        wait_for(lambda: server.deployment.supervisor.running == 1)
         server.deployment.drain()
         assert server.client.get("/ready").json()["phase"] == "draining"
         assert server.client.get("/ready").status_code == 503
@@ -197,26 +203,6 @@ def test_draining_finishes_what_runs_and_refuses_the_rest():
         assert refused.status_code == 503
         assert "shutting down" in refused.json()["error"]["message"]
         assert running.result().status_code == 200
-
-
-def test_a_dead_engine_answers_everyone_and_is_unhealthy(capfd: pytest.CaptureFixture[str]):
-    engine = FakeEngine(slots=2, step_seconds=0.01)
-    hook, threading.excepthook = threading.excepthook, lambda arguments: None
-    try:
-        with running_server(engine, limits=Limits(max_running=2, max_queue=4)) as server:
-            with concurrent.futures.ThreadPoolExecutor(4) as pool:
-                asked = [pool.submit(server.complete, max_tokens=100) for _ in range(4)]
-                wait_for(lambda: server.deployment.worker.waiting == 2)
-                engine.die = True
-                answers = [answer.result(timeout=5) for answer in asked]
-            assert {answer.status_code for answer in answers} == {500}
-            assert "injected" not in answers[0].text
-            assert server.client.get("/health").status_code == 503
-            assert server.client.get("/ready").status_code == 503
-            assert server.complete().status_code == 503
-            assert server.counted("server_error") == 4
-    finally:
-        threading.excepthook = hook
 
 
 def test_stream_keeps_the_connection_alive_while_it_waits():

@@ -77,8 +77,8 @@ class OpenAIEngine:
         self._next = 0
         self._refused: set[str] = set()
         self.kernels: tuple[tuple[str, str], ...] = ()
-        self.weight_bytes = 0
-        self.device = "remote"
+        self.weight_bytes = self.cache_bytes = 0
+        self.device, self.dtype, self.simulated = "remote", "its own", False
         self.notes = (f"served by {root}, model {self._model}",)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:

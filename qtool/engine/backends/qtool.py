@@ -2,7 +2,7 @@
 
 What it does: runs a transformers model over packed tokens; requests join and leave at every step.
 When to use it: always, for the local models it supports; it is the default.
-What it costs: the weights in their stored form, plus key-value memory for `slots` sequences.
+What it costs: the weights in their stored form, plus key-value memory for what the running requests need.
 When it fails: attention with scores of its own kind (ALiBi, chunked) or a recurrent state; `transformers` runs those.
 """
 
@@ -22,22 +22,24 @@ from qtool.engine.contract import (
     ScoreRequest,
     TokenEvent,
 )
-from qtool.engine.memory import available_bytes
-from qtool.engine.network import Network
+from qtool.engine.memory import address_bytes, available_bytes
+from qtool.engine.network import PROBE_TOKENS, Network
 from qtool.engine.requests import Limits, check_generation, check_score
 from qtool.engine.scheduler import Scheduler
 from qtool.engine.scoring import score
 from qtool.engine.slots import KeyValueSlots
 from qtool.engine.stop import Decode, folder_decode
-from qtool.engine.weights import load_model
+from qtool.engine.weights import LoadedModel, load_model
 from qtool.errors import CapacityError, RequestError
 from qtool.models.checkpoint import read_config
 from qtool.models.device import choose_device, choose_dtype
+from qtool.models.probe_text import probe_rows
 
 _CHUNK_TOKENS = {"cpu": 512, "cuda": 4096}
 _SMALLEST_CONTEXT = 64
 _DEFAULT_CONTEXT = 4096
 _CACHE_SHARE = 0.6  # of the memory left when the weights are in
+_FRUGAL_BYTES = 256 << 20  # for keys and values of a frugal engine, besides half the size of its weights
 
 
 def open_model(folder: Path, options: EngineOptions) -> Engine:
@@ -54,8 +56,9 @@ def open_model(folder: Path, options: EngineOptions) -> Engine:
             context_tokens=options.context_tokens,
             decode=folder_decode(folder),
             memory_bytes=int(available_bytes(device) * _CACHE_SHARE),
-            kernels=loaded.kernels,
-            weight_bytes=loaded.weight_bytes,
+            loaded=loaded,
+            probe=probe_of(folder, loaded.model),
+            frugal=options.frugal,
         )
     except UnsupportedAttention as reason:
         from qtool.engine.backends import transformers as whole_model
@@ -68,6 +71,12 @@ def compute_dtype(requested: str, config: Mapping[str, object], device: torch.de
     dtype = choose_dtype(requested, config, device)
     emulated = device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.float32 if requested == "auto" and dtype is torch.bfloat16 and emulated else dtype
+
+
+def probe_of(folder: Path, model: Any) -> tuple[int, ...]:
+    """Plain text in tokens of the folder's own tokenizer, none where it has none."""
+    rows = probe_rows(folder, int(model.config.get_text_config(decoder=True).vocab_size), tokens=PROBE_TOKENS)
+    return rows[0] if rows else ()
 
 
 class QtoolEngine:
@@ -83,20 +92,27 @@ class QtoolEngine:
         context_tokens: int | None = None,
         decode: Decode | None = None,
         memory_bytes: int | None = None,
-        kernels: Sequence[tuple[str, str]] = (),
-        weight_bytes: int = 0,
+        loaded: LoadedModel | None = None,
+        probe: Sequence[int] = (),
+        frugal: bool = False,
     ) -> None:
-        self._network = Network(model, device=device, dtype=dtype)
-        context, slots = _fit(self._network, slots, context_tokens, memory_bytes)
-        self.kernels = tuple(kernels)
-        self.weight_bytes = weight_bytes
+        self._network = Network(model, device=device, dtype=dtype, probe=probe)
+        context, slots, room = _fit(self._network, slots, context_tokens, memory_bytes)
+        self.kernels = loaded.kernels if loaded else ()
+        self.weight_bytes = loaded.weight_bytes if loaded else 0
+        if frugal and device.type == "cpu":  # not below one context: what fits in it must not depend on the weights
+            room = min(room, max(context, (self.weight_bytes // 2 + _FRUGAL_BYTES) // _token_bytes(self._network)))
+        self.simulated = loaded.simulated if loaded else False
         self.notes: tuple[str, ...] = ()
-        self.cache_bytes = slots * context * _token_bytes(self._network)
+        self.device, self.dtype = str(device), str(dtype).removeprefix("torch.")
+        self.cache_bytes = room * _token_bytes(self._network)
         self._limits = Limits(self._network.vocabulary, context)
         self._slots = slots
         self._decode = decode
         self._chunk_tokens = _CHUNK_TOKENS.get(device.type, 512)
-        memory = KeyValueSlots(self._network.shapes, slots=slots, context=context, dtype=dtype, device=device)
+        memory = KeyValueSlots(
+            self._network.shapes, slots=slots, context=context, dtype=dtype, device=device, room=room
+        )
         self._scheduler: Scheduler | None = Scheduler(
             self._network, memory, chunk_tokens=self._chunk_tokens, decode=decode, device=device
         )
@@ -152,8 +168,9 @@ def _token_bytes(network: Network) -> int:
     return sum(shape.heads * (shape.key_width + shape.value_width) * width for shape in network.shapes.values())
 
 
-def _fit(network: Network, slots: int, context: int | None, memory_bytes: int | None) -> tuple[int, int]:
-    """Context and slots that fit the memory: slots shrink first, then a context nobody asked for by name.
+def _fit(network: Network, slots: int, context: int | None, memory_bytes: int | None) -> tuple[int, int, int]:
+    """Context, slots, and tokens that all slots together may hold. A context nobody asked for by name shrinks until one
+    sequence fits; slots shrink where all their memory is taken at once, or addresses are limited.
 
     Raises CapacityError when one slot does not fit.
     """
@@ -162,14 +179,17 @@ def _fit(network: Network, slots: int, context: int | None, memory_bytes: int | 
         raise CapacityError(f"context_tokens={context} is more than the {longest} positions the model was made for")
     tokens = context if context is not None else min(longest, _DEFAULT_CONTEXT)
     if memory_bytes is None:
-        return tokens, slots
+        return tokens, slots, slots * tokens
+    lazy = network.device.type == "cpu"
     cells = memory_bytes // max(_token_bytes(network), 1)
     if context is None:
-        while tokens > _SMALLEST_CONTEXT and cells < tokens * min(slots, 4):
+        while tokens > _SMALLEST_CONTEXT and cells < tokens * (1 if lazy else min(slots, 4)):
             tokens = max(tokens // 2, _SMALLEST_CONTEXT)
     if cells < tokens:
         raise CapacityError(
             f"key-value memory for one sequence of {tokens} tokens needs {tokens * _token_bytes(network):,} bytes; "
             f"{memory_bytes:,} are left; ask for a smaller context or a smaller model"
         )
-    return tokens, max(1, min(slots, cells // tokens))
+    if not lazy or address_bytes() is not None:
+        slots = max(1, min(slots, cells // tokens))
+    return tokens, slots, min(cells, slots * tokens)

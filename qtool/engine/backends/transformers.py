@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from qtool.engine.contract import (
     Engine,
@@ -25,6 +24,7 @@ from qtool.engine.contract import (
     ScoreRequest,
     TokenEvent,
 )
+from qtool.engine.own_forward import feed, use_attention, whole_pass
 from qtool.engine.requests import Limits, check_generation, check_score
 from qtool.engine.sampler import Choice, Chooser, choose
 from qtool.engine.scoring import measure_logits
@@ -72,8 +72,11 @@ class TransformersEngine:
         self._decode = decode
         self.kernels = loaded.kernels if loaded else ()
         self.weight_bytes = loaded.weight_bytes if loaded else 0
+        self.cache_bytes = 0  # it grows with the one request that runs
+        self.device, self.dtype = str(device), str(model.dtype).removeprefix("torch.")
+        self.simulated = loaded.simulated if loaded else False
         self.notes = (f"run by transformers, one request at a time: {note}",) if note else ()
-        _use_eager_attention(model)
+        use_attention(model, "eager")
         config = model.config.get_text_config(decoder=True)
         longest = int(getattr(config, "max_position_embeddings", 0) or 2048)
         self._limits = Limits(int(config.vocab_size), min(context_tokens or longest, longest))
@@ -91,7 +94,7 @@ class TransformersEngine:
     @torch.inference_mode()
     def _score_one(self, request: ScoreRequest) -> Scored:
         ids = torch.tensor([[*request.ids, *request.continuation[:-1]]], device=self._device)
-        logits = self._open()(input_ids=ids, use_cache=False, return_dict=True).logits[0, len(request.ids) - 1 :]
+        logits = whole_pass(self._open(), ids)[0, len(request.ids) - 1 :]
         chosen, greedy, margins = measure_logits(logits, torch.tensor(request.continuation, device=self._device))
         return Scored(tuple(chosen), tuple(greedy), tuple(margins))
 
@@ -169,18 +172,11 @@ class _Alone:
         """Feeds the prompt or the last token and chooses the next."""
         fed = self._request.ids if self._cache is None else self._output[-1:]
         try:
-            output = model(
-                input_ids=torch.tensor([list(fed)], device=device),
-                past_key_values=self._cache,
-                use_cache=True,
-                return_dict=True,
-            )
+            found, self._cache = feed(model, torch.tensor([list(fed)], device=device), self._cache)
         except (RuntimeError, MemoryError) as error:
             reason = f"the forward pass failed: {str(error).splitlines()[0]}"
             return TokenEvent(self.number, None, None, time.monotonic(), finish="error", error=reason)
-        self._cache = output.past_key_values
-        logits: Tensor = output.logits[:, -1]
-        return self._settle(choose(logits, [self._chooser], [self._request.ids], [self._output])[0])
+        return self._settle(choose(found[:, -1], [self._chooser], [self._request.ids], [self._output])[0])
 
     def _settle(self, choice: Choice) -> TokenEvent:
         now = time.monotonic()
@@ -196,10 +192,3 @@ class _Alone:
         elif len(self._output) >= self._request.max_new_tokens:
             finish = "length"
         return TokenEvent(self.number, choice.token, choice.logprob, now, finish=finish, top=choice.top)
-
-
-def _use_eager_attention(model: Any) -> None:
-    for module in model.modules():
-        config = getattr(module, "config", None)
-        if config is not None and hasattr(config, "_attn_implementation"):
-            config._attn_implementation = "eager"

@@ -1,24 +1,29 @@
 """Code that passes its tests.
 
-What it does: runs the extracted code and then the item's tests in a sandbox (own process, no network, no files, limits
-on time, memory and processes): 1 if all pass, else 0. Notes tell a wrong result from an exception, a syntax error ("="
+What it does: runs the extracted code in a sandbox (own process, no network, no files, limits on time, memory and
+processes) and the item's tests in another, which calls the code and is given values, never objects: 1 if all pass,
+else 0. Code cannot reach its tests or their verdict. Notes tell a wrong result from an exception, a syntax error ("="
 written for "==" apart), a time-out and code that ended its own process. `metric_options.prefix_field` names a prompt
 field to put before the code, for completions of a given beginning; `metric_options.seconds` is the limit of CPU time.
 When to use it: written or completed functions; pass@1 when decoding is greedy.
-What it costs: about a twentieth of a second an item.
-When it fails: where neither bubblewrap nor namespaces can be had, it is refused unless the user insists.
+What it costs: about a fifth of a second of processor time per item.
+When it fails: where neither bubblewrap nor namespaces can be had, it is refused unless the user insists. Tests that
+need the code's objects in their own interpreter (subclass its classes, patch it, do arithmetic between its objects and
+their own) count as wrong with the note "live object"; the reference solutions tell whether a set has such tests.
 """
 
 from qtool.errors import DataError
 from qtool.evaluate import sandbox
 from qtool.evaluate.contract import Answer, Direction, Grade
 from qtool.evaluate.extract import extract
+from qtool.records.evaluation import Unit
 from qtool.records.task import Item, TaskSpec
 
 DIRECTION: Direction = "higher"
 BINARY = True
 SLOW = True
 PERFECT = 1.0
+UNIT: Unit = "fraction"
 
 
 def prepare(task: TaskSpec) -> None:
@@ -35,7 +40,9 @@ def grade(item: Item, answer: Answer, task: TaskSpec) -> Grade:
         return Grade(score=0.0, extracted="", parsed=False, notes=(("code", "empty"),))
     name = sandbox.choose(str(task.metric_options.get("sandbox", "auto")))
     limits = sandbox.Limits(cpu_seconds=int(task.metric_options.get("seconds", sandbox.USUAL.cpu_seconds)))
-    outcome = sandbox.execute(_program(item, extracted, task), item.tests, limits=limits, sandbox=name)
+    outcome = sandbox.execute(
+        _program(item, extracted, task), item.tests, limits=limits, sandbox=name, known=_known(item, task)
+    )
     if outcome.kind == "passed":
         return Grade(score=1.0, extracted=extracted)
     return Grade(score=0.0, extracted=extracted, notes=(("code", _named(outcome)),))
@@ -47,6 +54,14 @@ def _program(item: Item, extracted: str, task: TaskSpec) -> str:
     if field is None or extracted.startswith(("def ", "import ", "from ", "class ", "@")):
         return extracted
     return item.field(str(field)) + extracted
+
+
+def _known(item: Item, task: TaskSpec) -> sandbox.Known:
+    """The given beginning and the reference solution: names that the tests may take from there, not from the code."""
+    reference = extract(task, item.answer) or item.answer
+    field = task.metric_options.get("prefix_field")
+    prelude = "" if field is None else item.field(str(field))
+    return sandbox.Known(prelude=prelude, reference=_program(item, reference, task))
 
 
 def _named(outcome: sandbox.Outcome) -> str:

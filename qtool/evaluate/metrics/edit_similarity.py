@@ -8,11 +8,13 @@ When it fails: it does not know which letters matter: 100 and 900 are two thirds
 
 from qtool.evaluate.contract import Answer, Direction, Grade
 from qtool.evaluate.extract import extract
+from qtool.records.evaluation import Unit
 from qtool.records.task import Item, TaskSpec
 
 DIRECTION: Direction = "higher"
 BINARY = False
 PERFECT = 1.0
+UNIT: Unit = "fraction"
 
 _LONGEST = 4000
 

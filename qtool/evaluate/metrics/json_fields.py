@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from qtool.errors import DataError
 from qtool.evaluate.contract import Answer, Direction, Grade
 from qtool.evaluate.extract import extract
+from qtool.records.evaluation import Unit
 from qtool.records.task import Item, TaskSpec
 
 DIRECTION: Direction = "higher"
 BINARY = False
 PERFECT = 1.0
+UNIT: Unit = "fraction"
 
 
 def grade(item: Item, answer: Answer, task: TaskSpec) -> Grade:

@@ -13,11 +13,13 @@ from decimal import Decimal, InvalidOperation
 from qtool.errors import DataError
 from qtool.evaluate.contract import Answer, Direction, Grade
 from qtool.evaluate.extract import extract
+from qtool.records.evaluation import Unit
 from qtool.records.task import Item, TaskSpec
 
 DIRECTION: Direction = "higher"
 BINARY = True
 PERFECT = 1.0
+UNIT: Unit = "fraction"
 
 _LONGEST = 60  # digits; a looping model writes thousands, and they are no number anybody asked for
 

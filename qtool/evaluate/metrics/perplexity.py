@@ -11,11 +11,13 @@ import math
 
 from qtool.errors import PlanError
 from qtool.evaluate.contract import Answer, Direction, Grade
+from qtool.records.evaluation import Unit
 from qtool.records.task import Item, TaskSpec
 
 DIRECTION: Direction = "lower"
 BINARY = False
 PERFECT = 0.0
+UNIT: Unit = "perplexity"
 
 
 def grade(item: Item, answer: Answer, task: TaskSpec) -> Grade:

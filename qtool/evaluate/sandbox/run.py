@@ -1,34 +1,40 @@
 """Chooses a sandbox, starts a program in it, and tells how it ended."""
 
-import contextlib
 import functools
 import json
 import os
-import secrets
-import selectors
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, cast, get_args
 
 from qtool.errors import CapacityError, PlanError
-from qtool.evaluate.sandbox.wrappers import Limits, bubblewrap, namespaces, nsjail, python, source, unprivileged
+from qtool.evaluate.sandbox.pair import Ended, Side, run_pair
+from qtool.evaluate.sandbox.wrappers import Limits, bubblewrap, namespaces, nsjail, python, side, unprivileged
 
 Kind = Literal["passed", "assertion", "exception", "syntax", "memory", "timeout", "died"]
 SandboxName = Literal["bubblewrap", "nsjail", "namespaces", "none"]
 
 _PROGRAMS = {"bubblewrap": "bwrap", "nsjail": "nsjail"}
-_MOST_OUTPUT_BYTES = 65_536
 _REFUSED = 121
 
 
 USUAL = Limits()
 USUAL_ORDER: tuple[SandboxName, ...] = ("bubblewrap", "nsjail", "namespaces")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the judge may rely on: the beginning that the model was given, and the whole reference solution."""
+
+    prelude: str = ""
+    reference: str = ""
+
+
+NOTHING_KNOWN = Known()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,33 +45,24 @@ class Outcome:
     detail: str
 
 
-def execute(program: str, tests: Sequence[str], *, sandbox: SandboxName, limits: Limits = USUAL) -> Outcome:
-    """Runs `program`, then each of `tests` in the same name space, in `sandbox`. Never raises for what they do."""
-    token = secrets.token_hex(16)
-    inside_drop = unprivileged() if sandbox == "bubblewrap" and os.geteuid() == 0 else None
-    order = {
-        "program": program,
-        "tests": list(tests),
-        "token": token,
-        "limits": asdict(limits),
-        "drop_to": inside_drop,
-    }
+def execute(
+    program: str,
+    tests: Sequence[str],
+    *,
+    sandbox: SandboxName,
+    limits: Limits = USUAL,
+    known: Known = NOTHING_KNOWN,
+) -> Outcome:
+    """Runs `program` in one sandbox and `tests` in another, which calls it. Never raises for what they do."""
+    judge_order: dict[str, object] = {"tests": list(tests), "prelude": known.prelude, "reference": known.reference}
     with tempfile.TemporaryDirectory(prefix="qtool-sandbox-") as root:
-        argv = [*_wrapper(sandbox, root, limits), python(), "-I", "-S", "-c", source("inside.py")]
-        code, output, errors = _communicate(argv, json.dumps(order).encode(), limits.wall_seconds, cwd=root)
-    if code is None:
-        return Outcome("timeout", f"stopped after {limits.wall_seconds:g} s")
-    for line in output.splitlines():
-        if token.encode() in line:
-            report = json.loads(line)
-            return Outcome(report["kind"], report["detail"])
-    if code == _REFUSED and sandbox != "none":
-        raise CapacityError(f"the sandbox {sandbox} stopped working: {errors.strip()}")
-    if code in (128 + signal.SIGXCPU, -signal.SIGXCPU):
-        return Outcome("timeout", f"stopped after {limits.cpu_seconds} s of CPU time")
-    if sandbox == "nsjail" and code == 128 + signal.SIGKILL:  # it is process 1 there, which nothing milder ends
-        return Outcome("timeout", f"killed after {limits.cpu_seconds} s of CPU time, or by the kernel")
-    return Outcome("died", f"exit code {code}")
+        ended = run_pair(
+            _side("judge", judge_order, root, sandbox=sandbox, limits=limits),
+            _side("program", {"program": program}, root, sandbox=sandbox, limits=limits),
+            seconds=limits.wall_seconds,
+            cwd=root,
+        )
+    return _outcome(ended, sandbox, limits)
 
 
 def choose(asked: str = "auto") -> SandboxName:
@@ -101,63 +98,38 @@ def _problem(sandbox: SandboxName) -> str | None:
     return None if outcome.kind == "passed" else f"a program that must pass ended with {outcome.kind}: {outcome.detail}"
 
 
+def _side(name: str, order: dict[str, object], root: str, *, sandbox: SandboxName, limits: Limits) -> Side:
+    """The judge or the program in a sandbox, with what it is told."""
+    drop_to = unprivileged() if sandbox == "bubblewrap" and os.geteuid() == 0 else None
+    argv = [*_wrapper(sandbox, root, limits), python(), "-I", "-S", "-c", side(name)]
+    return Side(argv, {**order, "limits": asdict(limits), "drop_to": drop_to})
+
+
+def _outcome(ended: Ended, sandbox: SandboxName, limits: Limits) -> Outcome:
+    if ended.judge_code is None:
+        return Outcome("timeout", f"stopped after {limits.wall_seconds:g} s")
+    if _REFUSED in (ended.judge_code, ended.program_code) and sandbox != "none":
+        raise CapacityError(f"the sandbox {sandbox} stopped working: {ended.errors.strip()}")
+    try:
+        report = json.loads(ended.report)
+    except ValueError:  # the judge itself was ended, by its own limits
+        return _stopped(ended.judge_code, "the tests", sandbox, limits)
+    if report["kind"] != "lost":
+        return Outcome(report["kind"], report["detail"])
+    return _stopped(ended.program_code, "the program", sandbox, limits)
+
+
+def _stopped(code: int | None, who: str, sandbox: SandboxName, limits: Limits) -> Outcome:
+    if code in (128 + signal.SIGXCPU, -signal.SIGXCPU):
+        return Outcome("timeout", f"{who} stopped after {limits.cpu_seconds} s of CPU time")
+    if sandbox == "nsjail" and code == 128 + signal.SIGKILL:  # it is process 1 there, which nothing milder ends
+        return Outcome("timeout", f"{who} killed after {limits.cpu_seconds} s of CPU time, or by the kernel")
+    return Outcome("died", f"{who} ended with exit code {code}" if code is not None else f"{who} closed its channel")
+
+
 def _wrapper(sandbox: SandboxName, root: str, limits: Limits) -> list[str]:
     """The command that puts the command after it into `sandbox`."""
     if sandbox == "none":
         return []
     makers = {"bubblewrap": bubblewrap, "nsjail": nsjail, "namespaces": namespaces}
     return makers[sandbox](root, limits)
-
-
-def _communicate(argv: list[str], order: bytes, seconds: float, *, cwd: str) -> tuple[int | None, bytes, str]:
-    """(exit code or None if it had to be stopped, first output bytes, first error text); kills all it started."""
-    deadline = time.monotonic() + seconds
-    with subprocess.Popen(
-        argv,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=cwd,
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin"},
-        start_new_session=True,
-    ) as process:
-        try:
-            output, errors = _read(process, order, deadline)
-            code = process.wait(max(0.01, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            return None, b"", ""
-        finally:
-            _kill(process)
-    return code, output, errors.decode(errors="replace")
-
-
-def _read(process: "subprocess.Popen[bytes]", order: bytes, deadline: float) -> tuple[bytes, bytes]:
-    """What the process writes; it is killed if it writes without end, and may close its pipes and go on."""
-    assert process.stdin is not None, "a pipe"
-    assert process.stdout is not None, "a pipe"
-    assert process.stderr is not None, "a pipe"
-    with contextlib.suppress(BrokenPipeError):  # it ended before it read: its exit code says why
-        process.stdin.write(order)
-        process.stdin.close()
-    collected = {process.stdout.fileno(): b"", process.stderr.fileno(): b""}
-    with selectors.DefaultSelector() as selector:
-        for descriptor in collected:
-            selector.register(descriptor, selectors.EVENT_READ)
-        while selector.get_map():
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                raise subprocess.TimeoutExpired(process.args, 0)
-            for key, _ in selector.select(remaining):
-                chunk = os.read(key.fd, 4096)
-                collected[key.fd] += chunk
-                if len(collected[key.fd]) > _MOST_OUTPUT_BYTES:
-                    _kill(process)
-                    chunk = b""
-                if not chunk:
-                    selector.unregister(key.fd)
-    return collected[process.stdout.fileno()], collected[process.stderr.fileno()]
-
-
-def _kill(process: "subprocess.Popen[bytes]") -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)

@@ -1,5 +1,7 @@
 """The command lines of the sandboxes: what each is told so that nothing but a read-only system and /tmp is there."""
 
+import functools
+import itertools
 import json
 import math
 import os
@@ -9,6 +11,10 @@ from pathlib import Path
 
 _HERE = Path(__file__).parent
 _NOBODY = 65534
+_USERS = 256  # user ids of one process of ours, taken in turn
+_counter = itertools.count()
+_SHARED = ("confine", "wire")
+_OWN = {"judge": ("remote",), "program": ()}
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 
 
@@ -29,7 +35,7 @@ USUAL = Limits()
 
 
 def bubblewrap(root: str, limits: Limits) -> list[str]:
-    """bwrap; as root it keeps the right to become another user, which `inside.py` does at once."""
+    """bwrap; as root it keeps the right to become another user, which `confine.py` does at once."""
     binds, links = _system()
     argv = ["bwrap", "--die-with-parent", "--new-session", "--clearenv", "--unshare-ipc", "--unshare-pid"]
     argv += ["--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
@@ -47,7 +53,7 @@ def bubblewrap(root: str, limits: Limits) -> list[str]:
 def nsjail(root: str, limits: Limits) -> list[str]:
     """nsjail, which makes every namespace, drops every capability and the environment unless told otherwise.
 
-    Its own limits are put aside ("def": as they are), since `inside.py` sets ours.
+    Its own limits are put aside ("def": as they are), since `confine.py` sets ours.
     """
     binds, links = _system()
     outside = unprivileged() if os.geteuid() == 0 else os.geteuid()
@@ -85,15 +91,31 @@ def python() -> str:
 
 
 def unprivileged() -> int:
-    """A user id that owns nothing, one for each process of ours, so that limits on processes do not add up."""
+    """A user id that owns nothing, another at each call, so that limits on processes do not add up."""
     with open("/proc/self/uid_map", encoding="ascii") as stream:
         _, _, count = stream.readline().split()
-    return _NOBODY if int(count) < 1 << 31 else 1_000_000_000 + os.getpid()
+    own = (os.getpid() % (1 << 21)) * _USERS + next(_counter) % _USERS
+    return _NOBODY if int(count) < 1 << 31 else 1_000_000_000 + own
 
 
 def source(name: str) -> str:
     """The text of a program of this folder, to be started with `python -c`."""
     return (_HERE / name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def side(name: str) -> str:
+    """A text for `python -c` that runs the `main` of a module here, with those it imports: no file of ours is there."""
+    package = __name__.rpartition(".")[0]
+    modules = {f"{package}.{each}": source(f"{each}.py") for each in (*_SHARED, *_OWN[name], name)}
+    lines = [
+        "import sys, types",
+        f"for name, text in {modules!r}.items():",
+        "    module = sys.modules[name] = types.ModuleType(name)",
+        "    exec(compile(text, name, 'exec'), module.__dict__)",
+        "module.main()",
+    ]
+    return "\n".join(lines)
 
 
 def _system() -> tuple[list[str], dict[str, str]]:

@@ -13,9 +13,13 @@ from collections.abc import Iterator, Sequence
 
 from qtool.engine.contract import Scored, ScoreRequest
 from qtool.errors import DataError, PlanError
-from qtool.evaluate.contract import Answer, Context, Question, groups
+from qtool.evaluate.contract import Answer, AnswerKind, Context, Question, groups
+from qtool.evaluate.wording import between
 
 NORMALIZATIONS = ("none", "characters", "tokens")
+
+
+ANSWERS: AnswerKind = "choice"
 
 
 def ask(questions: Sequence[Question], context: Context) -> Iterator[tuple[int, Answer]]:
@@ -47,7 +51,7 @@ def split(context: Context, prompt: str, choice: str) -> tuple[tuple[int, ...], 
 
     A token that spans the border belongs to the continuation, so that every choice is scored in its usual spelling.
     """
-    separator = "" if prompt[-1:].isspace() or choice[:1].isspace() else " "
+    separator = between(prompt, choice, context.language if context.chat else None)
     alone = context.language.encode(prompt)
     joined = context.language.encode(prompt + separator + choice)
     border = next((i for i, pair in enumerate(zip(alone, joined, strict=False)) if pair[0] != pair[1]), len(alone))

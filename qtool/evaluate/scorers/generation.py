@@ -14,11 +14,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from qtool.engine.contract import GenerationRequest, Sampling
-from qtool.evaluate.contract import Answer, Context, Question, groups
+from qtool.evaluate.contract import Answer, AnswerKind, Context, Question, groups
 from qtool.evaluate.flight import Flight, fly
 from qtool.evaluate.forced import Decider
 
 _GROUP = 64  # items decided in one call: enough to fill the engine's batches, few enough to show progress
+
+
+ANSWERS: AnswerKind = "text"
 
 
 def ask(questions: Sequence[Question], context: Context) -> Iterator[tuple[int, Answer]]:

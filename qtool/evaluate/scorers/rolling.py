@@ -12,7 +12,9 @@ from collections.abc import Iterator, Sequence
 
 from qtool.engine.contract import Scored, ScoreRequest
 from qtool.errors import DataError
-from qtool.evaluate.contract import Answer, Context, Question, groups
+from qtool.evaluate.contract import Answer, AnswerKind, Context, Question, groups
+
+ANSWERS: AnswerKind = "likelihood"
 
 
 def ask(questions: Sequence[Question], context: Context) -> Iterator[tuple[int, Answer]]:

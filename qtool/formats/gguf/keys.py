@@ -41,7 +41,8 @@ def rotary_factors(config: Any) -> Tensor | None:
     scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
     width = head_width(config)
     plain = float(parameters["rope_theta"]) ** -(torch.arange(0, width, 2, dtype=torch.int64).float() / width)
-    return (plain / scaled).float()
+    factors: Tensor = (plain / scaled).float()
+    return factors
 
 
 def head_width(config: Any) -> int:

@@ -14,6 +14,7 @@ cannot be resumed, and vLLM does not run it on a CPU.
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ from qtool.models.skeleton import quiet_transformers
 from qtool.quantize.contract import FolderResult, FolderWork, Needs
 from qtool.quantize.ledger import kept_row
 from qtool.quantize.linking import link_or_copy
+from qtool.quantize.readings import one_pass
 from qtool.quantize.recipe import choice_problem, option
-from qtool.quantize.verify import prompts_of
+from qtool.quantize.verify import prompts_of, run_too
 from qtool.records.variant import LedgerRow, Recipe, Verification
 
 NEEDS = Needs(
@@ -166,10 +168,9 @@ def _compare(folder: Path, model: Any) -> None:
 def _prove(work: FolderWork, model: Any) -> Verification:
     """Loads the written folder again and compares its logits with those of the model that was saved."""
     written = open_checkpoint(work.target)
-    vocabulary = int(written.config["vocab_size"])
-    ids = torch.tensor(prompts_of(work.sequences, vocabulary), dtype=torch.long)
-    theirs = _logits(_load(work.target, None), ids)
-    ours = _logits(model, ids)
+    prompts = prompts_of(work.target, work.sequences)
+    again = _load(work.target, None)
+    theirs, ours = _logits(again, prompts), _logits(model, prompts)
     divergence = float((ours.softmax(-1) * (ours.log_softmax(-1) - theirs.log_softmax(-1))).sum(-1).mean())
     if not divergence < _SAME_KL:
         raise QuantizationError(
@@ -178,18 +179,18 @@ def _prove(work: FolderWork, model: Any) -> Verification:
     stored = json.loads((work.target / "config.json").read_text(encoding="utf-8"))["quantization_config"]
     if stored.get("quant_method") != "bitsandbytes":
         raise QuantizationError(f"{work.target}: config.json does not say that bitsandbytes stored it")
-    return Verification(
+    found = Verification(
         tensors_compared=len(written.names),
         tensors_bit_identical=len(written.names),
-        logits_prompts=len(ids),
+        logits_prompts=len(prompts),
         logits_max_difference=float((ours - theirs).abs().max()),
         bytes_expected=written.bytes,
         bytes_on_disk=written.bytes,
         lint=(f"loaded again: KL {divergence:.2g} nats against the model in memory",),
     )
+    return run_too(work.target, found, prompts, model=again)
 
 
-@torch.inference_mode()
-def _logits(model: Any, ids: Tensor) -> Tensor:
-    logits: Tensor = model(ids.to(model.device), use_cache=False).logits
-    return logits.float().cpu()
+def _logits(model: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
+    """Logits [tokens of all prompts, vocabulary]."""
+    return torch.cat([one_pass(model, prompt) for prompt in prompts])

@@ -1,0 +1,56 @@
+"""Which words a task is put in: its plain prompt, or a user's turn in the model's own chat template."""
+
+from dataclasses import replace
+from typing import Literal
+
+from qtool.evaluate.contract import Language
+from qtool.records.task import TaskSpec
+
+Wording = Literal["plain", "chat"]
+"""`plain` is the task's `prompt` as it stands, `chat` its `chat_prompt` inside the template."""
+
+_MARK = "qtool-message"
+
+
+def wording(task: TaskSpec, chat: Language | None) -> Wording:
+    """How `task` is asked: as chat where a language with a template is given.
+
+    Running text is never a turn. A template that puts around a message just what the plain prompt has around its
+    question (the bundled models') makes the plain prompt itself a turn; it is then asked as the model learned it.
+    """
+    if chat is None or task.scorer == "rolling":
+        return "plain"
+    before, mark, after = chat.chat(_MARK).partition(_MARK)
+    is_turn = bool(mark) and bool(before + after) and task.prompt.startswith(before) and task.prompt.endswith(after)
+    return "plain" if is_turn else "chat"
+
+
+def as_chat(task: TaskSpec) -> TaskSpec:
+    """`task` with the limits of a chat answer: longer, and ended by the model, not by a text of the plain prompt."""
+    return replace(task, max_new_tokens=task.chat_max_new_tokens or task.max_new_tokens, stop=task.chat_stop)
+
+
+def between(prompt: str, choice: str, chat: Language | None) -> str:
+    """What goes between `prompt` and `choice`: a space, unless white space is there already, the chat template begins
+    an answer without one, or the script is written without spaces."""
+    if prompt[-1:].isspace() or choice[:1].isspace() or _unspaced(prompt[-1:]) or _unspaced(choice[:1]):
+        return ""
+    if chat is None:
+        return " "
+    return " " if chat.answer_lead().startswith(" ") else ""
+
+
+def _unspaced(letter: str) -> bool:
+    """Whether `letter` belongs to a script that puts no spaces between words (Chinese, Japanese, Thai, Lao, Khmer)."""
+    return any(low <= letter <= high for low, high in _UNSPACED) if letter else False
+
+
+_UNSPACED = (
+    ("\u0e00", "\u0eff"),
+    ("\u1000", "\u109f"),
+    ("\u1780", "\u17ff"),
+    ("\u3000", "\u30ff"),
+    ("\u3400", "\u9fff"),
+    ("\uf900", "\ufaff"),
+    ("\uff00", "\uffef"),
+)

@@ -1,0 +1,1 @@
+"""What `import qtool` offers: a Python function for every command, with the same defaults and the same results."""

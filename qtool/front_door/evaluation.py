@@ -1,0 +1,81 @@
+"""`qtool.evaluate` and `qtool.compare`: verdicts, with a model and without one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtool.front_door.paths import PathLike, model_place, optional_path
+from qtool.progress import chosen_progress
+
+if TYPE_CHECKING:
+    from qtool.evaluate.compare import Compared
+    from qtool.evaluate.order import Findings
+
+
+def evaluate(
+    variant: PathLike,
+    *,
+    tasks: Sequence[str],
+    baseline: PathLike | None = None,
+    limit: int | None = None,
+    margin: float | None = None,
+    data: str | None = None,
+    evals_dir: PathLike | None = None,
+    until_decided: int | None = None,
+    chat: bool = False,
+    in_flight: int = 32,
+    dtype: str = "auto",
+    device: str = "auto",
+    backend: str = "qtool",
+    tokenizer: PathLike | None = None,
+    generate_all: bool = False,
+    unsafe_code: bool = False,
+    output: PathLike | None = None,
+    quiet: bool = False,
+) -> "Findings":
+    """Asks `variant` (a folder, a reference name, a hub id or a server's URL) every item of `tasks` and scores it; with
+    a baseline, `overall` of the result is PASS, FAIL or UNDECIDED."""
+    from qtool.evaluate.model import Settings
+    from qtool.evaluate.order import Findings, Order, fulfil
+    from qtool.evaluate.text import render
+    from qtool.models.locate import locate
+    from qtool.records.presentation import present
+
+    present(Findings, render)
+
+    order = Order(
+        model=model_place(variant),
+        tasks=tuple(tasks),
+        output=optional_path(output),
+        baseline=None if baseline is None else model_place(baseline),
+        limit=limit,
+        margin_points=margin,
+        data=data,
+        evals_dir=optional_path(evals_dir),
+        until_decided=until_decided,
+        unsafe_code=unsafe_code,
+        settings=Settings(
+            chat=chat,
+            in_flight=in_flight,
+            dtype=dtype,
+            device=device,
+            backend=backend,
+            forcing=not generate_all,
+            tokenizer=None if tokenizer is None else locate(str(tokenizer)),
+        ),
+    )
+    return fulfil(order, chosen_progress(quiet))
+
+
+def compare(
+    baseline: PathLike,
+    variant: PathLike,
+    *,
+    margin: float | None = None,
+    metric: str | None = None,
+    filter: str | None = None,
+) -> "Compared":
+    """Compares two folders of finished evaluations, ours or lm-eval's, item by item."""
+    from qtool.evaluate.compare import compare as run
+
+    return run(Path(baseline), Path(variant), margin_points=margin, metric=metric, log_filter=filter)

@@ -1,0 +1,168 @@
+"""`qtool.quantize`, its estimate, and the import of a checkpoint that somebody else made."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtool.front_door.paths import PathLike, optional_path
+from qtool.progress import Progress, chosen_progress
+from qtool.records.variant import Recipe, Variant
+
+if TYPE_CHECKING:
+    from qtool.quantize.estimate import Estimate
+
+DEFAULT_SKIP = ("lm_head",)
+
+
+def quantize(
+    model: PathLike,
+    output: PathLike,
+    *,
+    scheme: str = "w4a16",
+    method: str = "rtn",
+    group_size: int | None = None,
+    asymmetric: bool = False,
+    calibration: PathLike | None = None,
+    activations: str | None = None,
+    observer: str | None = None,
+    skip: Sequence[str] | None = None,
+    overrides: Mapping[str, str] | None = None,
+    format: str = "compressed-tensors",
+    options: Mapping[str, str] | None = None,
+    name: str | None = None,
+    strict: bool = False,
+    max_fallbacks: float = 0.0,
+    verify_whole: bool | None = None,
+    device: str = "auto",
+    quiet: bool = False,
+) -> Variant:
+    """Writes one 8- or 4-bit variant of `model` to the new folder `output` and verifies it from disk; `overrides` gives
+    single layers a scheme of their own, `options` are settings of the method."""
+    from qtool.models.locate import locate
+    from qtool.models.tokenizer import load_tokenizer
+    from qtool.quantize.stage import quantize as run
+
+    progress, folder = chosen_progress(quiet), locate(str(model))
+    load_tokenizer(folder)  # a variant that cannot be asked anything is of no use: say so before the work
+    fields = recipe_fields(
+        scheme=scheme,
+        method=method,
+        asymmetric=asymmetric,
+        activations=activations,
+        observer=observer,
+        skip=skip,
+        overrides=overrides,
+        format=format,
+        options=options,
+    )
+    return run(
+        folder,
+        chosen_recipe(fields, group_size, folder, progress),
+        Path(output),
+        name=name or Path(output).name,
+        calibration=optional_path(calibration),
+        progress=progress,
+        strict=max_fallbacks if strict else None,
+        whole_check=verify_whole,
+        device=device,
+    )
+
+
+def estimate(
+    model: PathLike,
+    *,
+    scheme: str = "w4a16",
+    method: str = "rtn",
+    group_size: int | None = None,
+    asymmetric: bool = False,
+    calibration: PathLike | None = None,
+    activations: str | None = None,
+    observer: str | None = None,
+    skip: Sequence[str] | None = None,
+    overrides: Mapping[str, str] | None = None,
+    format: str = "compressed-tensors",
+    options: Mapping[str, str] | None = None,
+    name: str = "variant",
+    device: str = "auto",
+    quiet: bool = False,
+) -> "Estimate | None":
+    """What `quantize` would cost, from one block that is really made; None for a method that takes the model whole."""
+    from qtool.models.locate import locate
+    from qtool.quantize.estimate import estimate as run
+
+    progress, folder = chosen_progress(quiet), locate(str(model))
+    fields = recipe_fields(
+        scheme=scheme,
+        method=method,
+        asymmetric=asymmetric,
+        activations=activations,
+        observer=observer,
+        skip=skip,
+        overrides=overrides,
+        format=format,
+        options=options,
+    )
+    recipe = chosen_recipe(fields, group_size, folder, progress)
+    return run(folder, recipe, name=name, calibration=optional_path(calibration), progress=progress, device=device)
+
+
+def import_variant(
+    checkpoint: PathLike,
+    output: PathLike,
+    *,
+    base: PathLike | None = None,
+    name: str | None = None,
+    quiet: bool = False,
+) -> Variant:
+    """Imports an existing quantized checkpoint as a variant; reads every tensor and refuses unknown formats."""
+    from qtool.models.locate import locate
+    from qtool.quantize.importing import import_variant as run
+
+    return run(
+        locate(str(checkpoint)),
+        Path(output),
+        name=name or Path(output).name,
+        base=None if base is None else locate(str(base)),
+        progress=chosen_progress(quiet),
+    )
+
+
+def recipe_fields(
+    *,
+    scheme: str,
+    method: str,
+    asymmetric: bool,
+    activations: str | None,
+    observer: str | None,
+    skip: Sequence[str] | None,
+    overrides: Mapping[str, str] | None,
+    format: str,
+    options: Mapping[str, str] | None,
+) -> dict[str, Any]:
+    """The recipe as it is decoded: with the same checks and the same errors as one of a plan file."""
+    return {
+        "scheme": scheme,
+        "method": "baseline" if scheme == "base" else method,
+        "symmetric": not asymmetric,
+        "activations": activations or "none",
+        "observer": observer,
+        "skip": list(DEFAULT_SKIP if skip is None else skip),
+        "format": format,
+        "options": [list(pair) for pair in (options or {}).items()],
+        "overrides": [list(pair) for pair in (overrides or {}).items()],
+    }
+
+
+def chosen_recipe(fields: dict[str, Any], group_size: int | None, folder: Path, progress: Progress) -> Recipe:
+    """The recipe of `fields`; where no group size is given, four bits take the widest that divides every layer."""
+    from qtool.models.architecture import describe
+    from qtool.quantize.recipe import widest_group
+    from qtool.store.codec import decode
+
+    recipe = decode(Recipe, fields | {"group_size": -1 if group_size is None else group_size}, source="qtool quantize")
+    if group_size is not None or recipe.scheme != "w4a16":
+        return recipe
+    linears = describe(folder).linears
+    chosen = widest_group([layer.columns for layer in linears if layer.block is not None])
+    progress.note(f"group size {'of the whole row' if chosen == -1 else chosen}: the widest that divides every layer")
+    return decode(Recipe, fields | {"group_size": chosen}, source="qtool quantize")

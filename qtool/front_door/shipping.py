@@ -1,0 +1,111 @@
+"""`qtool.run`, `report`, `bundle` and `serve`: from a plan to a server."""
+
+from dataclasses import replace as replaced
+from pathlib import Path
+
+from qtool.front_door.paths import PathLike, optional_path
+from qtool.progress import chosen_progress
+from qtool.records.bundle import Bundle
+from qtool.records.plan import Plan
+from qtool.records.report import Report
+
+
+def run(
+    plan: PathLike | Plan, *, output: PathLike | None = None, limit: int | None = None, quiet: bool = False
+) -> Report:
+    """Carries out a plan, a file or a record, in the folder `output` (runs/<name of the plan>): calibrates, quantizes,
+    evaluates, times, reports and bundles. Resumes, and skips what is unchanged."""
+    from qtool import pipeline
+    from qtool.plan import read_plan
+
+    asked = plan if isinstance(plan, Plan) else read_plan(Path(plan))
+    folder = optional_path(output) or Path("runs") / asked.name
+    return pipeline.run(asked, folder, progress=chosen_progress(quiet), command=_command(), limit=limit)
+
+
+def demo(*, output: PathLike = Path("runs/demo"), limit: int | None = None, quiet: bool = False) -> Report:
+    """Runs the shipped demo plan on a bundled reference model."""
+    from importlib.resources import as_file, files
+
+    from qtool.plan import read_plan
+
+    with as_file(files("qtool.reference") / "demo.toml") as path:
+        plan = read_plan(path)
+    return run(plan, output=output, limit=limit, quiet=quiet)
+
+
+def report(run: PathLike) -> Report:
+    """Joins verdicts, latency and size of a run; writes report.json, report.md and report.html into it."""
+    import shlex
+
+    from qtool.report.stage import report as write
+
+    return write(Path(run), command=shlex.join(["qtool", "report", str(run)]))
+
+
+def bundle(
+    run: PathLike,
+    *,
+    variant: str | None = None,
+    output: PathLike | None = None,
+    replace: bool = False,
+    quiet: bool = False,
+) -> Bundle:
+    """Writes weights, tokenizer, golden prompts, settings, model card and deployment files of the recommended variant,
+    or of the one named, to the new folder `output` (RUN/bundle)."""
+    from qtool.bundle.stage import bundle as write
+
+    target = optional_path(output) or Path(run) / "bundle"
+    return write(Path(run), variant=variant, output=target, progress=chosen_progress(quiet), replace=replace)
+
+
+def serve(
+    bundle: PathLike,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    model_name: str | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    max_running: int | None = None,
+    max_queue: int | None = None,
+    queue_seconds: float = 1.0,
+    max_connections: int = 1000,
+    deadline: float = 120.0,
+    default_tokens: int = 512,
+    drain: float = 45.0,
+    stall: float = 5.0,
+    max_body_bytes: int = 2_000_000,
+) -> None:
+    """Serves a bundle behind an OpenAI-compatible HTTP server until told to stop."""
+    from qtool.serve.stage import Listening, Running, default_limits
+    from qtool.serve.stage import serve as listen
+    from qtool.serve.supervision.gate import read_bundle
+    from qtool.serve.watching.log import configure
+
+    limits = default_limits(read_bundle(Path(bundle)))
+    configure()
+    limits = replaced(
+        limits,
+        max_running=max_running or limits.max_running,
+        max_queue=limits.max_queue if max_queue is None else max_queue,
+        queue_seconds=queue_seconds,
+        max_connections=max_connections,
+        deadline_seconds=deadline,
+        default_tokens=default_tokens,
+        drain_seconds=drain,
+        stall_seconds=stall,
+        max_body_bytes=max_body_bytes,
+    )
+    listen(
+        Path(bundle), listening=Listening(host, port), name=model_name, limits=limits, running=Running(device, threads)
+    )
+
+
+def _command() -> str:
+    """What was typed, for the report: the program's arguments, or that it was called from Python."""
+    import shlex
+    import sys
+
+    typed = Path(sys.argv[0]).name in ("qtool", "__main__.py")
+    return shlex.join(["qtool", *sys.argv[1:]]) if typed else "qtool.run(...) in Python"

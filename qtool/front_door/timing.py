@@ -1,0 +1,127 @@
+"""`qtool.time`: how fast variants answer, side by side."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from qtool.front_door.paths import PathLike, model_place
+from qtool.progress import chosen_progress
+from qtool.records.latency import LatencyProfile
+from qtool.records.presentation import Presented
+
+DEFAULT_CONCURRENCY = (1, 8)
+SWEEP_CONCURRENCY = (1, 2, 4, 8, 10, 16, 32, 50, 100)
+_DEFAULT_LENGTHS = (64, 32)
+_TASK_ITEMS = 100
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Timings(Presented):
+    """The profiles of all variants that were timed side by side, in the order given."""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("names",)
+
+    profiles: tuple[LatencyProfile, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each profile is called."""
+        return tuple(profile.variant for profile in self.profiles)
+
+    def table(self) -> str:
+        """All profiles, and each one beside the first."""
+        from qtool.latency.summary import text
+
+        return text(self.profiles)
+
+
+def time(
+    variants: Sequence[PathLike],
+    output: PathLike,
+    *,
+    concurrency: Sequence[int] = (),
+    rates: Sequence[float] = (),
+    requests: int = 24,
+    sweep: bool = False,
+    prompt_tokens: int | None = None,
+    output_tokens: int | None = None,
+    task: str | None = None,
+    ttft_limit_ms: float = 2000.0,
+    tpot_limit_ms: float = 100.0,
+    dtype: str = "auto",
+    device: str = "auto",
+    backend: str = "qtool",
+    quiet: bool = False,
+) -> Timings:
+    """Times `variants` side by side: first token, later tokens, end to end, throughput, cold start and memory; raw
+    samples lie in the folder `output`. Raises CapacityError where every request of a variant failed."""
+    from qtool.errors import CapacityError
+    from qtool.latency.stage import measure
+    from qtool.latency.timing import Limits
+    from qtool.records.plan import LatencySettings
+
+    _check_rates(rates)
+    named = _named(variants)
+    levels = SWEEP_CONCURRENCY if sweep else tuple(dict.fromkeys(concurrency or DEFAULT_CONCURRENCY))
+    lengths = _task_lengths(task, named) if task else _DEFAULT_LENGTHS
+    found = Timings(
+        measure(
+            named,
+            LatencySettings(levels, requests, prompt_tokens or lengths[0], output_tokens or lengths[1]),
+            Path(output),
+            progress=chosen_progress(quiet),
+            dtype=dtype,
+            device=device,
+            backend=backend,
+            limits=Limits(ttft_limit_ms, tpot_limit_ms),
+            rates=tuple(dict.fromkeys(rates)),
+        )
+    )
+    for profile in found.profiles:
+        if not any(level.requests for level in profile.levels):
+            raise CapacityError(f"{profile.variant}: every request failed, the first with: {profile.levels[0].failure}")
+    return found
+
+
+def _check_rates(rates: Sequence[float]) -> None:
+    from qtool.errors import UsageError
+
+    for rate in rates:
+        if not 0.0 < rate < float("inf"):
+            raise UsageError(f"--rate {rate:g}: requests per second must be a number above 0")
+
+
+def _named(variants: Sequence[PathLike]) -> dict[str, Path]:
+    """A name for each variant: its folder's own, made distinct where two are alike."""
+    named: dict[str, Path] = {}
+    for variant in map(str, variants):
+        folder = model_place(variant)
+        url = variant.startswith(("http://", "https://"))
+        name = variant.partition("://")[2].replace("/", "-").strip("-") if url else folder.name
+        name = name if name not in named else f"{folder.parent.name}-{name}"
+        while name in named:
+            name += "-again"
+        named[name] = folder
+    return named
+
+
+def _task_lengths(task: str, named: Mapping[str, Path]) -> tuple[int, int]:
+    """Median tokens of the task's prompts and of its reference answers, told by the first folder's tokenizer."""
+    import statistics
+
+    from qtool.errors import UsageError
+    from qtool.evaluate.prompts import questions
+    from qtool.evaluate.tasks import load_items, load_shots, load_task
+    from qtool.models.locate import is_url
+    from qtool.models.tokenizer import encode, load_tokenizer
+
+    folder = next((folder for folder in named.values() if not is_url(folder)), None)
+    if folder is None:
+        raise UsageError("--task needs a tokenizer, and a server gives none; give --prompt-tokens and --output-tokens")
+    asked = load_task(task)
+    items = load_items(asked, count=_TASK_ITEMS)
+    tokenizer = load_tokenizer(folder)
+    prompts = [len(encode(tokenizer, one.prompt)) for one in questions(asked, items, shots=load_shots(asked))]
+    answers = [len(encode(tokenizer, item.answer, bos=False)) for item in items]
+    return round(statistics.median(prompts)), max(round(statistics.median(answers)), 1)

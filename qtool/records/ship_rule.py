@@ -1,0 +1,65 @@
+"""The ship rule: which tasks count, how their verdicts fold into one, and the exit code that stands for it.
+
+Every command that ends in a verdict (eval, compare, run, the report, a ladder's rung) asks this module.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from qtool.records.evaluation import Evaluation, VerdictName
+from qtool.records.report import Report
+
+# of eval, compare and run; an error has a code of its own, so a pipeline may act on these three
+EXIT_CODES: Mapping[VerdictName, int] = {"PASS": 0, "FAIL": 1, "UNDECIDED": 2}
+NO_QUESTION_EXIT_CODE = 0  # an evaluation without a baseline asks for no verdict
+
+
+@dataclass(frozen=True, slots=True)
+class TaskVerdict:
+    """What one task says: `verdict` is None where the task was not compared with the baseline."""
+
+    task: str
+    verdict: VerdictName | None
+    critical: bool = True
+
+
+def overall(verdicts: Iterable[TaskVerdict]) -> VerdictName:
+    """Intersection-union over the tasks that count: FAIL if one fails, PASS only if each passes, else UNDECIDED.
+
+    A critical task that was not compared leaves the whole UNDECIDED: nothing is passed by leaving it out. So does
+    having no task at all.
+    """
+    judged = tuple(verdicts)
+    counting = frozenset(counting_tasks({each.task: each.critical for each in judged}))
+    found = {each.verdict or "UNDECIDED" for each in judged if each.task in counting}
+    if "FAIL" in found:
+        return "FAIL"
+    return "UNDECIDED" if "UNDECIDED" in found or not found else "PASS"
+
+
+def counting_tasks(critical: Mapping[str, bool]) -> tuple[str, ...]:
+    """The tasks that decide: the critical ones, or all where none is critical, in the order given.
+
+    Without the second half a variant that fails all it was asked would be passed by calling nothing critical.
+    """
+    return tuple(task for task, counts in critical.items() if counts) or tuple(critical)
+
+
+def verdict_of(evaluation: Evaluation) -> TaskVerdict:
+    """What `evaluation` says about its task. One written before the task's weight was recorded counts as critical."""
+    comparison = evaluation.comparison
+    verdict = None if comparison is None else comparison.verdict
+    return TaskVerdict(evaluation.task, verdict, critical=evaluation.critical is not False)
+
+
+def run_verdict(report: Report) -> VerdictName:
+    """PASS where a variant is recommended, UNDECIDED where more items might change that, else FAIL: ship none."""
+    if report.recommendation.variant is not None:
+        return "PASS"
+    verdicts = {row.overall for row in report.rows if row.variant.name != report.baseline}
+    return "UNDECIDED" if "UNDECIDED" in verdicts or not verdicts else "FAIL"
+
+
+def exit_code(verdict: VerdictName | None) -> int:
+    """0 for PASS, 1 for FAIL, 2 for UNDECIDED; 0 where no verdict was asked for."""
+    return NO_QUESTION_EXIT_CODE if verdict is None else EXIT_CODES[verdict]

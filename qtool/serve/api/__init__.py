@@ -1,0 +1,1 @@
+"""Requests and answers as the OpenAI API shapes them."""

@@ -1,0 +1,196 @@
+"""The loop that owns an engine, in a child process or (tests) in a thread: commands in, events out, a heartbeat."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from qtool.engine.contract import Engine, EngineStatus, GenerationRequest, Scored, ScoreRequest, TokenEvent
+from qtool.errors import QtoolError, RequestError
+
+_BEAT_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Run `request` under the caller's `number`."""
+
+    number: int
+    request: GenerationRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """End the request of that number; one that has ended is left alone."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Teacher-force `requests` when nothing else runs; the answer is a `Scores` of the same number."""
+
+    number: int
+    requests: tuple[ScoreRequest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Free the engine and end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """How far opening has come, in a word."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The engine answers from now on. `facts` are told by /ready and /v1/models; `slowest_step_seconds` bounds how long
+    a step may take before it counts as hung."""
+
+    status: EngineStatus
+    facts: tuple[tuple[str, str], ...] = ()
+    slowest_step_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The engine refused the request of that number."""
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The scores asked for; empty where the requests were refused."""
+
+    number: int
+    scored: tuple[Scored, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """Nothing to tell, but the loop does its rounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The engine could not be opened, or broke: a reason for the log, and the exit code it stands for."""
+
+    reason: str
+    exit_code: int
+
+
+Command = Submit | Abort | Score | Close
+Report = Phase | Opened | Refusal | Scores | Beat | Failed | tuple[TokenEvent, ...]
+Emit = Callable[[Report], None]
+Opener = Callable[[Callable[[str], None]], tuple[Engine, Opened]]
+
+
+class Inbox(Protocol):
+    """Where commands come from."""
+
+    def take(self, timeout_s: float | None) -> Command | None:
+        """The next command; None when there is none within `timeout_s` (None: none at once)."""
+        ...
+
+
+def run_engine(open_engine: Opener, inbox: Inbox, emit: Emit) -> None:
+    """Opens the engine and serves it until told to close. An exception that is no QtoolError ends the process: what
+    state the engine is in then nobody knows, and the supervisor starts another."""
+    engine: Engine | None = None
+    try:
+        engine, opened = open_engine(lambda name: emit(Phase(name)))
+        emit(opened)
+        loop = _Loop(engine, inbox, emit)
+        while loop.round():
+            pass
+    except QtoolError as error:
+        emit(Failed(str(error), error.exit_code))
+    finally:
+        if engine is not None:
+            engine.close()
+
+
+class _Loop:
+    """The rounds of one open engine."""
+
+    def __init__(self, engine: Engine, inbox: Inbox, emit: Emit) -> None:
+        self._engine = engine
+        self._inbox = inbox
+        self._emit = emit
+        self._ours: dict[int, int] = {}  # the engine's number -> the caller's
+        self._theirs: dict[int, int] = {}
+        self._scores: list[Score] = []
+        self._freeing = False
+        self._beat_s = time.monotonic()
+
+    def round(self) -> bool:
+        """Takes commands, advances the batch by one token. False when asked to close."""
+        busy = bool(self._ours or self._freeing)
+        timeout = None if busy else (0.0 if self._scores else _BEAT_SECONDS)
+        command = self._inbox.take(timeout)
+        while command is not None:
+            if not self._obey(command):
+                return False
+            command = self._inbox.take(None)
+        if self._ours or self._freeing:
+            self._freeing = False  # an engine gives an aborted request's slot back in its next step
+            self._step()
+        elif self._scores:
+            self._score(self._scores.pop(0))
+        self._beat()
+        return True
+
+    def _obey(self, command: Command) -> bool:
+        if isinstance(command, Close):
+            return False
+        if isinstance(command, Submit):
+            try:
+                number = self._engine.submit(command.request)
+            except RequestError as error:
+                self._emit(Refusal(command.number, str(error)))
+                return True
+            self._ours[number] = command.number
+            self._theirs[command.number] = number
+        elif isinstance(command, Score):
+            self._scores.append(command)
+        elif (number := self._theirs.pop(command.number, -1)) >= 0:
+            self._engine.abort(number)
+            del self._ours[number]
+            self._freeing = True
+        return True
+
+    def _step(self) -> None:
+        events = []
+        for event in self._engine.step():
+            number = self._ours.get(event.request)
+            if number is None:
+                continue
+            if event.finish is not None:
+                del self._ours[event.request]
+                del self._theirs[number]
+            events.append(
+                TokenEvent(number, event.token, event.logprob, event.time_s, event.finish, event.error, event.top)
+            )
+        if events:
+            self._beat_s = time.monotonic()
+            self._emit(tuple(events))
+
+    def _score(self, command: Score) -> None:
+        """One request at a time, so that a waiting client is served in between."""
+        try:
+            scored = tuple(self._engine.score(command.requests))
+        except RequestError:
+            scored = ()
+        self._emit(Scores(command.number, scored))
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        if now - self._beat_s >= _BEAT_SECONDS:
+            self._beat_s = now
+            self._emit(Beat())

@@ -1,0 +1,81 @@
+"""What must hold before a bundle is served: its files are the ones listed, and this machine reproduces its answers."""
+
+from pathlib import Path, PurePosixPath
+
+from qtool.engine.contract import Engine
+from qtool.engine.golden import compare
+from qtool.errors import MismatchError, StoreError
+from qtool.records.bundle import Bundle
+from qtool.store.codec import read_json
+from qtool.store.digest import file_digest
+
+MANIFEST = "bundle.json"
+FORMAT_VERSION = 1
+_CODE_OR_PICKLE = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".py", ".so", ".gguf")
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """The manifest of `folder`. Raises StoreError saying what to do when it is not a bundle."""
+    if not folder.is_dir():
+        raise StoreError(f"{folder}: no such folder")
+    if not (folder / MANIFEST).is_file():
+        raise StoreError(f"{folder}: not a bundle (no {MANIFEST}); make one with: qtool bundle RUN")
+    bundle = read_json(Bundle, folder / MANIFEST)
+    if bundle.format_version != FORMAT_VERSION:
+        raise StoreError(
+            f"{folder / MANIFEST}: format {bundle.format_version}, this qtool reads {FORMAT_VERSION}; "
+            f"it was written by qtool {bundle.qtool_version}"
+        )
+    return bundle
+
+
+def verify_files(folder: Path, bundle: Bundle) -> None:
+    """Raises MismatchError unless every listed file is there, inside the folder, with its size and SHA-256."""
+    listed = {entry.path: entry for entry in bundle.files}
+    for path, entry in sorted(listed.items()):
+        place = _inside(folder, path)
+        if not place.is_file():
+            raise MismatchError(f"{folder}: {path} is listed in {MANIFEST} and missing")
+        size = place.stat().st_size
+        if size != entry.bytes:
+            raise MismatchError(f"{place}: has {size:,} bytes, {MANIFEST} says {entry.bytes:,}; copy the bundle again")
+        if file_digest(place) != entry.sha256:
+            raise MismatchError(f"{place}: its SHA-256 is not the one in {MANIFEST}; copy the bundle again")
+    for place in sorted(folder.rglob("*")):
+        name = place.relative_to(folder).as_posix()
+        if place.is_file() and name not in listed and place.suffix in (*_CODE_OR_PICKLE, ".safetensors"):
+            raise MismatchError(f"{place}: is not listed in {MANIFEST}; remove it or make the bundle again")
+
+
+def reproduce(engine: Engine, bundle: Bundle) -> float:
+    """Greatest difference from the golden log-probabilities [nats]. Raises MismatchError beyond their
+    tolerance, and where there are none to compare."""
+    if not bundle.golden:
+        raise MismatchError(
+            f"{bundle.name}: {MANIFEST} has no golden prompts, so nothing proves that this machine answers as was "
+            "measured; make the bundle again with: qtool bundle RUN"
+        )
+    worst = 0.0
+    for index, golden in enumerate(bundle.golden):
+        deviation = compare(engine, golden)
+        if not deviation.reproduced:
+            found = "a recorded token is not among the likely ones"
+            if deviation.difference is not None:
+                found = f"log-probabilities differ by {deviation.difference:.3g} nats"
+            raise MismatchError(
+                f"golden prompt {index} is not reproduced on this machine: {found}, tolerance "
+                f"{deviation.tolerance:.3g}, {deviation.greedy_equal} of {deviation.greedy_total} greedy tokens equal; "
+                "weights or kernels are not what was measured"
+            )
+        worst = max(worst, deviation.difference or 0.0)
+    return worst
+
+
+def _inside(folder: Path, path: str) -> Path:
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or not pure.parts:
+        raise MismatchError(f"{folder / MANIFEST}: {path!r} points outside the bundle")
+    place = folder / pure
+    if not place.resolve().is_relative_to(folder.resolve()):
+        raise MismatchError(f"{place}: is a link that leaves the bundle")
+    return place

@@ -1,0 +1,1 @@
+"""What is counted, logged, sampled and compared while serving."""

@@ -1,0 +1,113 @@
+"""What Prometheus sees: names of our own, edges chosen for the alerts, sheds and aborts apart from errors."""
+
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+
+from qtool.serve.api.refusal import Outcome
+
+_LABELS = ("model", "variant")
+_OUTCOMES: tuple[Outcome, ...] = ("success", "client_error", "server_error", "shed", "deadline", "aborted")
+# 2.0 is an edge because the alert is on two seconds: a quantile must not be interpolated across its threshold
+_DURATION = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240)
+_FIRST = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160)
+# starts at half a millisecond: an 8B model on one accelerator decodes at 4 to 8 ms, below vLLM's first edge of 10
+_SHORT = (0.0005, 0.001, 0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1)
+_BETWEEN = (*_SHORT, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2.5, 5)
+_QUEUE = (0.0, 0.001, 0.005, 0.01, 0.05, 0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 30, 60)
+_STEP = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Load(Protocol):
+    """Where the gauges read: the worker."""
+
+    @property
+    def running(self) -> int: ...
+
+    @property
+    def waiting(self) -> int: ...
+
+    @property
+    def steps(self) -> int: ...
+
+
+class Metrics:
+    """All series of one served variant, in a registry of its own."""
+
+    def __init__(self, model: str, variant: str, fingerprint: str) -> None:
+        self._registry = CollectorRegistry()
+        self._labels = labels = (model, variant)
+        requests = self._counter("qtool_requests", "Requests by how they ended.", "class")
+        self._requests = {outcome: requests.labels(*labels, outcome) for outcome in _OUTCOMES}
+        self._prompt = self._counter("qtool_prompt_tokens", "Prompt tokens of answered requests.").labels(*labels)
+        self._generated = self._counter("qtool_generation_tokens", "Tokens generated.").labels(*labels)
+        self._finished = self._counter("qtool_choices", "Choices by finish reason.", "finished_reason")
+        self._duration = self._histogram("qtool_request_duration_seconds", "Arrival to last token.", _DURATION)
+        self._first = self._histogram("qtool_time_to_first_token_seconds", "Arrival to first token.", _FIRST)
+        self._between = self._histogram("qtool_inter_token_latency_seconds", "Between tokens of a choice.", _BETWEEN)
+        self._queue = self._histogram("qtool_request_queue_time_seconds", "Arrival to joining the batch.", _QUEUE)
+        self._choices = self._histogram("qtool_request_choices", "Choices a request asks for.", _STEP)
+        self._restarts = self._counter("qtool_engine_deaths", "Engines that died or hung.").labels(*labels)
+        self._ready = self._gauge("qtool_ready", "1 while /ready answers 200.")
+        info = Info("qtool_serving", "What is served.", registry=self._registry)
+        info.info({"model": model, "variant": variant, "system_fingerprint": fingerprint})
+
+    def follow(self, load: Load) -> None:
+        """Gauges read `load` whenever they are scraped."""
+        running = self._gauge("qtool_requests_running", "Choices in the batch.")
+        running.set_function(lambda: load.running)
+        waiting = self._gauge("qtool_requests_waiting", "Choices admitted and not yet in the batch.")
+        waiting.set_function(lambda: load.waiting)
+        steps = self._gauge("qtool_engine_steps", "Steps the engine has taken since it started.")
+        steps.set_function(lambda: load.steps)
+
+    def ended(self, outcome: Outcome) -> None:
+        """Counts one request, once."""
+        self._requests[outcome].inc()
+
+    def answered(self, seconds: float, choices: int) -> None:
+        """An admitted request has its end after `seconds`: an answer, a failure, or its deadline."""
+        self._duration.observe(seconds)
+        self._choices.observe(choices)
+
+    def tokens(self, prompt: int, generated: int) -> None:
+        """Tokens of one request, complete or not."""
+        self._prompt.inc(prompt)
+        self._generated.inc(generated)
+
+    def finished(self, reason: str) -> None:
+        """How one choice ended."""
+        self._finished.labels(*self._labels, reason).inc()
+
+    def queued(self, seconds: float) -> None:
+        """A choice joined the batch."""
+        self._queue.observe(seconds)
+
+    def first_token(self, seconds: float) -> None:
+        """A choice has its first token."""
+        self._first.observe(seconds)
+
+    def next_token(self, seconds: float) -> None:
+        """A choice has another token."""
+        self._between.observe(seconds)
+
+    def restarted(self) -> None:
+        """An engine was lost."""
+        self._restarts.inc()
+
+    def ready(self, value: bool) -> None:
+        """Whether /ready answers 200."""
+        self._ready.set(value)
+
+    def text(self) -> bytes:
+        """All series in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def _counter(self, name: str, about: str, *more: str) -> Counter:
+        return Counter(name, about, (*_LABELS, *more), registry=self._registry)
+
+    def _gauge(self, name: str, about: str) -> Gauge:
+        return Gauge(name, about, _LABELS, registry=self._registry).labels(*self._labels)
+
+    def _histogram(self, name: str, about: str, edges: tuple[float, ...]) -> Histogram:
+        return Histogram(name, about, _LABELS, buckets=edges, registry=self._registry).labels(*self._labels)
