@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from gguf_models import merging
+from tiny_model import make_tiny_gpt2, make_tiny_llama, make_tiny_mixtral, make_tiny_qwen_moe, make_tokenizer
 
 from qtool.errors import ModelError, QuantizationError, StoreError
 from qtool.models.stored_weights import StoredWeight
@@ -11,7 +13,6 @@ from qtool.progress import Silent
 from qtool.quantize.convert import convert
 from qtool.quantize.stage import quantize
 from qtool.records.variant import Recipe
-from tests.tiny_model import make_tiny_gpt2, make_tiny_llama, make_tiny_mixtral, make_tiny_qwen_moe, make_tokenizer
 
 gguf = pytest.importorskip("gguf")
 
@@ -53,26 +54,12 @@ def test_scales_that_float16_cannot_hold_are_refused() -> None:
         packed(StoredWeight(weight.codes, weight.scales / 3, None, 4, 32), "down_proj")
 
 
-def _merging(folder: Path) -> Path:
-    """Gives the model in `folder` a tokenizer that merges a few pairs: llama.cpp loads none that merges nothing."""
-    from tokenizers import Tokenizer, models
-
-    path = folder / "tokenizer.json"
-    whole = Tokenizer.from_file(str(path))
-    vocabulary = {text: index for text, index in whole.get_vocab().items() if index < _VOCABULARY - 2}
-    pairs = [("l", "l"), ("Ġ", "w")]
-    vocabulary |= {left + right: _VOCABULARY - 2 + index for index, (left, right) in enumerate(pairs)}
-    whole.model = models.BPE(vocab=vocabulary, merges=pairs, unk_token="<unk>")
-    whole.save(str(path))
-    return folder
-
-
 def _model(kind: str, folder: Path) -> Path:
     """A tiny random model of a type, in bfloat16, whose rows are whole blocks."""
     import transformers
 
     if kind == "llama":
-        return _merging(make_tiny_llama(folder, tied=True, dtype=torch.bfloat16))
+        return merging(make_tiny_llama(folder, tied=True, dtype=torch.bfloat16))
     tokenizer = make_tokenizer()
     names = {
         "mistral": "Mistral",
@@ -105,10 +92,9 @@ def _model(kind: str, folder: Path) -> Path:
             torch.nn.init.normal_(parameter, std=0.15)
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return _merging(folder)
+    return merging(folder)
 
 
-_VOCABULARY = 259
 _KINDS = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3")
 
 
@@ -129,20 +115,20 @@ def test_experts_are_stacked(kind: str, tmp_path: Path) -> None:
     make = {"mixtral": lambda: make_tiny_mixtral(tmp_path / "base", joined=True)}.get(
         kind, lambda: make_tiny_qwen_moe(tmp_path / "base")
     )
-    found = convert(_merging(make()), tmp_path / "base.gguf", progress=Silent())
+    found = convert(merging(make()), tmp_path / "base.gguf", progress=Silent())
     assert found.compared > 8
     _agrees_with_llama_cpp(tmp_path / "base.gguf", tmp_path / "base")
 
 
 def test_a_chosen_type_of_embedding_is_counted(tmp_path: Path) -> None:
-    base = _merging(make_tiny_llama(tmp_path / "base", dtype=torch.bfloat16))
+    base = merging(make_tiny_llama(tmp_path / "base", dtype=torch.bfloat16))
     found = convert(base, tmp_path / "base.gguf", progress=Silent(), embedding="q8_0")
     assert dict(found.kinds)["Q8_0"] == 2
     assert found.rounded > 0
 
 
 def test_what_gguf_cannot_hold_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
-    base = _merging(make_tiny_llama(tmp_path / "base", dtype=torch.bfloat16))
+    base = merging(make_tiny_llama(tmp_path / "base", dtype=torch.bfloat16))
     recipe = Recipe(scheme="w8a8", method="rtn", activations="dynamic")
     quantize(base, recipe, tmp_path / "w8a8", name="w8a8", calibration=None, progress=Silent(), whole_check=False)
     with pytest.raises(QuantizationError, match="8-bit activations have no place in GGUF"):
@@ -177,7 +163,7 @@ def _agrees_with_llama_cpp(file: Path, folder: Path) -> None:
         theirs = torch.tensor(np.array(engine.scores[: len(ids)])).log_softmax(-1)
     finally:
         engine.close()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     with torch.no_grad():
         ours = model(torch.tensor([ids])).logits[0].log_softmax(-1)
     divergence = float((ours.exp() * (ours - theirs)).sum(-1).mean())

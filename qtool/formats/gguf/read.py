@@ -170,4 +170,6 @@ class _explained:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, _FAULTS) and not isinstance(error, ModelError):
             lines = str(error).strip().splitlines()
-            raise ModelError(f"{self._path}: {self._what} ({lines[0][:200] if lines else type(error).__name__})") from error
+            raise ModelError(
+                f"{self._path}: {self._what} ({lines[0][:200] if lines else type(error).__name__})"
+            ) from error
