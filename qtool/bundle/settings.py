@@ -4,6 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 
+from qtool.errors import MismatchError
 from qtool.records.bundle import RuntimeSettings
 from qtool.records.latency import LatencyProfile, LoadLevel
 from qtool.records.report import ReportRow
@@ -50,6 +51,18 @@ def runtime_settings(row: ReportRow, *, dtype: str, context_tokens: int) -> Runt
         cold_start_seconds=profile.first_token_seconds if profile else _DEFAULT_COLD_START_SECONDS,
         e2e_ms_p99=_p99(best),
     )
+
+
+def measured_dtype(row: ReportRow) -> str:
+    """The number type that the variant was evaluated and timed in, which is the one to serve it in; "auto" where
+    nothing was measured, or by a version that did not say. Raises MismatchError where there were several."""
+    found = {f"evaluated on {each.task}": each.dtype for each in row.evaluations if each.dtype}
+    if row.latency is not None and row.latency.dtype:
+        found["timed"] = row.latency.dtype
+    if len(set(found.values())) > 1:
+        told = ", ".join(f"{what} in {dtype}" for what, dtype in found.items())
+        raise MismatchError(f"{row.variant.name}: {told}; measure it in one number type before it is bundled")
+    return next(iter(found.values()), "auto")
 
 
 def best_level(profile: LatencyProfile | None) -> LoadLevel | None:

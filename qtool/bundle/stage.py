@@ -7,13 +7,12 @@ from qtool.bundle.choose import check_unchanged, choose, judged_anew
 from qtool.bundle.contents import MANIFEST, copy_calibration, copy_variant, listed
 from qtool.bundle.deploy import render, write_deploy
 from qtool.bundle.golden import golden_prompts
-from qtool.bundle.settings import best_level, deploy_settings, runtime_settings
+from qtool.bundle.settings import best_level, deploy_settings, measured_dtype, runtime_settings
 from qtool.progress import Progress
 from qtool.records.bundle import Bundle, GoldenPrompt
 from qtool.records.report import ReportRow
 from qtool.records.unverified import refuse_unverified
 from qtool.report.html import page
-from qtool.store.codec import read_json_object
 from qtool.store.run_directory import new_folder, write_record, write_text
 
 FORMAT_VERSION = 1
@@ -59,12 +58,11 @@ def bundle(
 def _observe(run: Path, row: ReportRow, folder: Path) -> tuple[str, int, tuple[GoldenPrompt, ...]]:
     """Number type, context and golden prompts of the copied weights, from the engine that will serve them."""
     from qtool.engine.load import open_engine
-    from qtool.models.device import choose_device, choose_dtype
 
-    dtype = choose_dtype("auto", read_json_object(folder / "config.json"), choose_device())
-    name = str(dtype).removeprefix("torch.")
+    name = measured_dtype(row)
     best = best_level(row.latency)
     engine = open_engine(folder, dtype=name, slots=best.concurrency if best else 8)
+    name = engine.dtype
     try:
         golden = golden_prompts(run, row.variant.name, engine, folder, name)
         return name, engine.status().context_tokens, golden

@@ -159,8 +159,7 @@ def prepare(
         spec = with_traffic(spec, load_set(settings.traffic, sets_dir=sets_dir))
     tokenizer = load_tokenizer(model)
     device = choose_device(machine.device)
-    wanted = "float32" if machine.dtype == "auto" and device.type == "cpu" else machine.dtype
-    dtype = choose_dtype(wanted, read_config(model), device)
+    dtype = choose_dtype(machine.dtype, read_config(model), device)
     stream = BlockStream(model, dtype=dtype, device=device)
     linears = stream.architecture.linears
     check_columns(asked, [(layer.name, layer.columns) for layer in linears])

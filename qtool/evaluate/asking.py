@@ -10,7 +10,7 @@ from qtool.evaluate import faults, results, tasks
 from qtool.evaluate.contract import Answer, Context, Metric, Question
 from qtool.evaluate.floor import likelihood_moved
 from qtool.evaluate.metrics import load_metric
-from qtool.evaluate.model import LazyModel, Settings, Subject
+from qtool.evaluate.model import LazyModel, Settings, Subject, computed_in
 from qtool.evaluate.scorers import load_scorer
 from qtool.evaluate.verdict import LEVEL
 from qtool.evaluate.wording import as_chat, wording
@@ -71,12 +71,13 @@ def work_on(
 
 def run_digest(subject: Subject, asked: Asked, settings: Settings) -> str:
     """Digest of all that can change an answer, the item itself apart."""
+    dtype = computed_in(subject, settings)
     described: dict[str, object] = {
         "weights": subject.weights_digest,
         "tokenizer": subject.tokenizer_digest,
         "task": tasks.task_digest(asked.task),
         "shots": asked.shots,
-        "settings": [settings.chat, settings.backend, settings.dtype, settings.device, settings.context_tokens],
+        "settings": [settings.chat, settings.backend, dtype, settings.device, settings.context_tokens],
     }
     if asked.task.temperature:
         described["seed"] = settings.seed

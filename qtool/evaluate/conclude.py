@@ -8,6 +8,7 @@ from qtool.evaluate import agreement, faults, ledger, paired, results, scale, ta
 from qtool.evaluate.asking import Work
 from qtool.evaluate.floor import read_floor
 from qtool.evaluate.forecast import foretell
+from qtool.evaluate.model import computed_in
 from qtool.evaluate.rounding import read_noise
 from qtool.records.evaluation import Agreement, Churn, Comparison, Evaluation, Forecast, ItemResult, TaskTiming
 
@@ -51,6 +52,7 @@ def conclude(work: Work, rows: list[ItemResult], *, baseline: Path | None, timin
         chat=bool(work.settings.chat) and asked.task.scorer != "rolling",
         base_digest=work.subject.base_digest,
         critical=asked.task.critical,
+        dtype=computed_in(work.subject, work.settings),
     )
     results.finish(work.output, evaluation, rows)
     return evaluation

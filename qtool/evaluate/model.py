@@ -112,6 +112,17 @@ def refuse_other_base(baseline: tuple[str, str], variant: tuple[str, str]) -> No
         )
 
 
+def computed_in(subject: Subject, settings: Settings) -> str:
+    """The number type the engine computes in, "auto" resolved as it is on this machine; a server's is its own."""
+    if subject.remote or not (subject.folder / "config.json").is_file():
+        return settings.dtype
+    from qtool.models.checkpoint import read_config
+    from qtool.models.device import choose_device, choose_dtype
+
+    found = choose_dtype(settings.dtype, read_config(subject.folder), choose_device(settings.device))
+    return str(found).removeprefix("torch.")
+
+
 def _weight_error(variant: Variant) -> float | None:
     """Root mean square over all weights in the ledger, those outside of the blocks apart; a layer of the blocks that
     was left as it is counts with no error."""

@@ -85,17 +85,16 @@ def measure_noise(questions: Sequence[Question], rows: Sequence[ItemResult], wor
 
 def _copy(work: Work) -> tuple[Any, str]:
     """The model once more, as plain modules, and an empty reason; None and the reason where it cannot be had."""
-    from qtool.engine.backends.qtool import compute_dtype
     from qtool.engine.memory import available_bytes
     from qtool.models.checkpoint import is_quantized, open_checkpoint, read_config
-    from qtool.models.device import choose_device
+    from qtool.models.device import choose_device, choose_dtype
     from qtool.models.skeleton import load_base
 
     folder = work.subject.folder
     if not (folder / "config.json").is_file() or is_quantized(read_config(folder)):
         return None, "its weights are not in this folder as plain numbers"
     device = choose_device(work.settings.device)
-    dtype = compute_dtype(work.settings.dtype, read_config(folder), device)
+    dtype = choose_dtype(work.settings.dtype, read_config(folder), device)
     checkpoint = open_checkpoint(folder)
     needed = _SPARE * checkpoint.bytes * dtype.itemsize / checkpoint.main_dtype().itemsize
     if needed > available_bytes(device):

@@ -86,9 +86,9 @@ def doctor(*, kernels: bool = False, size: int = 2048) -> Diagnosis:
     if kernels:
         import torch
 
-        from qtool.engine.backends.qtool import compute_dtype
         from qtool.kernels.timing import time_kernels
+        from qtool.models.device import choose_dtype
 
         device = torch.device(found.device)
-        times = time_kernels(size, device=device, dtype=compute_dtype("auto", {"dtype": "bfloat16"}, device))
+        times = time_kernels(size, device=device, dtype=choose_dtype("auto", {"dtype": "bfloat16"}, device))
     return Diagnosis(found, times)

@@ -129,6 +129,7 @@ def _profile(
         roofline_ratio=bandwidth_share(levels, step_bytes(subject.folder, engine.weight_bytes), bandwidth),
         notes=(*engine.notes, *subject.notes),
         peak_gpu_bytes=start.peak_gpu_bytes,
+        dtype=engine.dtype,
     )
 
 

@@ -1,5 +1,6 @@
 """Which device and number type a model runs in, and what this machine is called in a record."""
 
+import functools
 import os
 import platform
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ import torch
 from qtool.errors import CapacityError, UsageError
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")  # the last two on ARM
 
 
 def choose_device(requested: str = "auto") -> torch.device:
@@ -28,15 +31,28 @@ def choose_device(requested: str = "auto") -> torch.device:
 
 
 def choose_dtype(requested: str, config: Mapping[str, object], device: torch.device) -> torch.dtype:
-    """The type to compute in; "auto" is the config's own, except that float16 becomes float32 on a CPU, which is slow
-    and loses range in half precision."""
+    """The type to compute in; "auto" is the config's own where `device` has instructions for it, see `computed_in`."""
     if requested != "auto":
         if requested not in _DTYPES:
             raise UsageError(f"unknown dtype {requested!r}; use auto, {', '.join(_DTYPES)}")
         return _DTYPES[requested]
     stored = str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
-    chosen = _DTYPES.get(stored, torch.float32)
-    return torch.float32 if device.type == "cpu" and chosen is torch.float16 else chosen
+    return computed_in(_DTYPES.get(stored, torch.float32), device)
+
+
+def computed_in(stored: torch.dtype, device: torch.device) -> torch.dtype:
+    """The one rule of "auto", in evaluation, timing, serving, calibration and quantization alike: the stored type, but
+    float32 on a CPU for float16, and for bfloat16 where the processor would emulate it, slowly. Every half number is a
+    float32, so nothing is lost."""
+    emulated = stored is torch.float16 or (stored is torch.bfloat16 and not has_bfloat16())
+    return torch.float32 if device.type == "cpu" and emulated else stored
+
+
+@functools.lru_cache(maxsize=1)
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 by instructions of its own, not by way of float32."""
+    found = torch.cpu.get_capabilities()
+    return any(bool(found.get(name)) for name in _BFLOAT16)
 
 
 def hardware() -> str:

@@ -13,6 +13,7 @@ from qtool.errors import ModelError
 from qtool.models.architecture import Architecture, describe_model
 from qtool.models.checkpoint import Checkpoint
 from qtool.models.completeness import shared_names
+from qtool.models.device import computed_in
 from qtool.models.skeleton import empty_model
 from qtool.models.stored_format import read_weight, stored_formats
 from qtool.models.stored_names import StoredNames, open_as_used
@@ -49,7 +50,7 @@ class StreamedModel:
         self.architecture: Architecture = describe_model(self.model)
         self.formats: dict[str, StoredFormat] = stored_formats(self.checkpoint, self.architecture.linears)
         self.device = device or torch.device("cpu")
-        self.dtype = dtype or _compute_dtype(self.checkpoint.main_dtype(), self.device)
+        self.dtype = dtype or computed_in(self.checkpoint.main_dtype(), self.device)
 
     def block(self, index: int) -> nn.Module:
         """Decoder block `index`, as a module."""
@@ -151,15 +152,6 @@ class StreamedModel:
         if isinstance(held, nn.Parameter):
             tensor = nn.Parameter(tensor, requires_grad=False)
         setattr(owner, leaf, tensor)
-
-
-def _compute_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
-    """The stored type, or float32 on a processor that would emulate it: many times slower, and every half number is a
-    float32."""
-    if device.type != "cpu" or stored not in (torch.float16, torch.bfloat16):
-        return stored
-    native = stored is torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return stored if native else torch.float32
 
 
 class _Seen(Exception):

@@ -177,7 +177,7 @@ class Evaluation:
     the quantiles of `timing` are then those of the others. `chat` says that the questions went through the model's
     chat template. `base_digest` is that of the weights of the base model that answered or that the variant was made
     from; empty where that is not known (a server, a checkpoint of others). `critical` says whether the task counts in
-    the ship rule; None where an older version wrote the file.
+    the ship rule; None where an older version wrote the file. `dtype` is what the engine computed in.
     """
 
     format_version: int
@@ -206,6 +206,7 @@ class Evaluation:
     chat: bool = False
     base_digest: str = ""
     critical: bool | None = None
+    dtype: str = ""
 
 
 @dataclass(frozen=True, slots=True)

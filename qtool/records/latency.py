@@ -81,3 +81,4 @@ class LatencyProfile(Presented):
     roofline_ratio: float | None = None
     notes: tuple[str, ...] = ()
     peak_gpu_bytes: int = 0
+    dtype: str = ""

@@ -8,6 +8,7 @@ import torch
 from tiny_model import make_tokenizer
 
 from qtool.errors import CapacityError, ModelError, UsageError
+from qtool.models import device as device_of_models
 from qtool.models.device import choose_device, choose_dtype, hardware
 from qtool.models.tokenizer import encode, load_tokenizer, render_chat, stop_ids
 
@@ -93,9 +94,17 @@ def test_absent_gpu_is_an_answer() -> None:
         choose_device("cuda")
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_is_computed_where_the_processor_has_it(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_of_models, "has_bfloat16", lambda: native)
+    cpu, config = torch.device("cpu"), {"dtype": "bfloat16"}
+    assert choose_dtype("auto", config, cpu) is (torch.bfloat16 if native else torch.float32)
+    assert choose_dtype("auto", config, torch.device("cuda")) is torch.bfloat16
+    assert choose_dtype("bfloat16", config, cpu) is torch.bfloat16
+
+
 def test_number_types() -> None:
     cpu = torch.device("cpu")
-    assert choose_dtype("auto", {"dtype": "bfloat16"}, cpu) is torch.bfloat16
     assert choose_dtype("auto", {"torch_dtype": "float16"}, cpu) is torch.float32
     assert choose_dtype("auto", {"dtype": "float16"}, torch.device("cuda")) is torch.float16
     assert choose_dtype("float16", {}, cpu) is torch.float16

@@ -6,7 +6,7 @@ What it costs: the weights in their stored form, plus key-value memory for what 
 When it fails: attention with scores of its own kind (ALiBi, chunked) or a recurrent state; `transformers` runs those.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ _FRUGAL_BYTES = 256 << 20  # for keys and values of a frugal engine, besides hal
 def open_model(folder: Path, options: EngineOptions) -> Engine:
     """The model of `folder`; one whose attention cannot run over ragged rows is handed to `transformers`."""
     device = choose_device(options.device)
-    dtype = compute_dtype(options.dtype, read_config(folder), device)
+    dtype = choose_dtype(options.dtype, read_config(folder), device)
     loaded = load_model(folder, dtype=dtype, device=device)
     try:
         return QtoolEngine(
@@ -64,13 +64,6 @@ def open_model(folder: Path, options: EngineOptions) -> Engine:
         from qtool.engine.backends import transformers as whole_model
 
         return whole_model.serve_model(loaded, folder, options, note=str(reason))
-
-
-def compute_dtype(requested: str, config: Mapping[str, object], device: torch.device) -> torch.dtype:
-    """The type to compute in; "auto" leaves bfloat16 for float32 on a processor that would emulate it, slowly."""
-    dtype = choose_dtype(requested, config, device)
-    emulated = device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.float32 if requested == "auto" and dtype is torch.bfloat16 and emulated else dtype
 
 
 def probe_of(folder: Path, model: Any) -> tuple[int, ...]:
