@@ -21,7 +21,7 @@ PERFECT = 1.0
 
 def grade(item: Item, answer: Answer, task: TaskSpec) -> Grade:
     """F1 over words, between 0 and 1."""
-    extracted = extract(task, answer.text)
+    extracted = extract(task, item, answer)
     if extracted is None:
         return Grade(score=0.0, extracted="", parsed=False)
     return Grade(score=overlap(_words(extracted), _words(item.target)), extracted=extracted)
