@@ -27,7 +27,8 @@ ALLOWED_WITHIN_LAYER = {
     ("kernels", "models"),
     ("data", "models"),
     ("data", "reference"),
-    ("formats", "models"), ("models", "formats"),
+    ("formats", "models"),
+    ("models", "formats"),
 }
 
 

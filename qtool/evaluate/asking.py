@@ -202,4 +202,5 @@ def _row(question: Question, answer: Answer, work: Work) -> ItemResult:
         prompt_digest=question.digest,
         run_digest=work.digest,
         decided_by=answer.decided_by,
+        weight=item.weight,
     )

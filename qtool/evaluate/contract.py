@@ -48,7 +48,8 @@ class Answer:
 
     `text` is the completion up to the first stop text; `logprobs` and `margins` (nats) belong to `ids`, token by token;
     for a rolling scorer they belong to the text's own tokens and `ids` is empty. `latency_ms` counts from when the
-    engine took the question up. `decided_by` says how the answer is known where it was not generated.
+    engine took the question up. `decided_by` says how the answer is known where it was not generated, `thinking_open`
+    that the prompt already began the model's thinking.
     """
 
     text: str
@@ -60,6 +61,7 @@ class Answer:
     latency_ms: float
     prompt_cut: bool = False
     decided_by: str = ""
+    thinking_open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +111,8 @@ class Metric(Protocol):
 
     `BINARY` metrics give 0 or 1; `DIRECTION` says which end is good; `PERFECT` is the value of a perfect answer; `UNIT`
     is "fraction" for values from 0 to 1, "perplexity" for nats a token. A module may also set `SLOW = True`, to be
-    graded in threads, and have `prepare(task)`, which raises what would make grading impossible before any model is
-    loaded.
+    graded in threads, and have `prepare(task)` and `check(item, task)`, which raise what would make grading impossible
+    before any model is loaded: of the machine, and of one item.
     """
 
     DIRECTION: Direction

@@ -1,80 +1,88 @@
-"""Cuts the compared answer out of a completion: the last number, the JSON object, the code, the letter, the text."""
+"""Cuts the compared answer out of a completion as its task says: a number, a letter, words, code, JSON, or the text."""
 
-import json
 import re
+import unicodedata
+from collections.abc import Callable
 
-from qtool.records.task import TaskSpec
-
-_NUMBER = re.compile(r"[-−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-−]?\.\d+")
-_FENCE = re.compile(r"```[a-zA-Z0-9_+-]*[ \t]*\n(.*?)(?:\n?```|\Z)", re.DOTALL)
-_LETTER = re.compile(r"(?<![A-Za-z])\(?([A-Z])\)?(?![A-Za-z])")
-
-
-def extract(task: TaskSpec, completion: str) -> str | None:
-    """What `task.extract` cuts out of `completion`, or None where there is no such thing in it."""
-    return _EXTRACTORS[task.extract](completion)
-
-
-def text(completion: str) -> str | None:
-    """All of it, without white space at the ends."""
-    return completion.strip() or None
+from qtool.evaluate.answers import code as code_reader
+from qtool.evaluate.answers import json_text, words
+from qtool.evaluate.answers.letter import letter
+from qtool.evaluate.answers.number import number
+from qtool.evaluate.answers.options import options
+from qtool.evaluate.answers.spoken import own_turn, spoken
+from qtool.evaluate.contract import Answer
+from qtool.records.task import Item, TaskSpec
 
 
-def first_line(completion: str) -> str | None:
-    """The first line that is not blank."""
-    return next((line.strip() for line in completion.splitlines() if line.strip()), None)
-
-
-def last_number(completion: str) -> str | None:
-    """The last number as plain digits: thousands separators removed, a typographic minus made plain.
-
-    A hyphen between two numbers without a space ("3-4") is read as subtraction, not as a sign.
-    """
-    found = list(_NUMBER.finditer(completion))
-    if not found:
+def extract(task: TaskSpec, item: Item, answer: Answer) -> str | None:
+    """What `task.extract` takes out of `answer` to `item`, or None where there is no such thing in it."""
+    text = spoken(answer.text, thinking_open=answer.thinking_open)
+    if text is None or not text.strip():
         return None
-    last = found[-1]
-    number = last.group().replace(",", "").replace("−", "-")
-    before = completion[last.start() - 1 : last.start()] if last.start() else ""
-    return number.lstrip("-") if before.isdigit() or before == ")" else number
+    if _READERS[task.extract] is _number:
+        return _number(text, item, task, complete=answer.finish != "length")
+    return _READERS[task.extract](text, item, task)
 
 
-def json_object(completion: str) -> str | None:
-    """The first balanced JSON object or array that decodes, as it stands in the completion."""
-    decoder = json.JSONDecoder()
-    for start in (match.start() for match in re.finditer(r"[{\[]", completion)):
-        try:
-            _, end = decoder.raw_decode(completion, start)
-        except (json.JSONDecodeError, RecursionError):
-            continue
-        return completion[start:end]
-    return None
+def is_unanswered(answer: Answer) -> bool:
+    """Whether the model never came out of its thinking."""
+    return spoken(answer.text, thinking_open=answer.thinking_open) is None
 
 
-def code(completion: str) -> str | None:
-    """The first fenced block, or the whole completion, with its indentation and without trailing blank lines."""
-    fenced = _FENCE.search(completion)
-    body = fenced.group(1) if fenced else completion
-    if not body.strip():
-        return None
-    lines = body.rstrip().split("\n")
-    # " def f(x):" after "Answer:" carries the separating blank, which Python would read as an indentation
-    if lines[0].startswith(" ") and not lines[0].startswith("  ") and not fenced:
-        lines[0] = lines[0][1:]
-    return "\n".join(lines)
+def question_of(item: Item) -> str:
+    """All text of the item's fields: what an answer may repeat without saying anything."""
+    return "\n".join(text for _, text in item.fields)
 
 
-def letter(completion: str) -> str | None:
-    """The first capital letter that stands alone: "B", "(B)", "B." or "Answer: B"."""
-    found = _LETTER.search(completion)
-    return found.group(1) if found else None
+def _text(text: str, item: Item, task: TaskSpec) -> str | None:
+    return unicodedata.normalize("NFC", text).strip() or None
 
 
-_EXTRACTORS = {
-    "text": text,
-    "first_line": first_line,
-    "last_number": last_number,
-    "json": json_object,
-    "code": code,
-    "letter": letter,
+def _first_line(text: str, item: Item, task: TaskSpec) -> str | None:
+    line = next((line.strip() for line in text.splitlines() if line.strip()), None)
+    return None if line is None else unicodedata.normalize("NFC", line)
+
+
+def _number(text: str, item: Item, task: TaskSpec, *, complete: bool = True) -> str | None:
+    found = number(own_turn(text), question=question_of(item), complete=complete)
+    return None if found is None else found.exact + found.unit
+
+
+def _letter(text: str, item: Item, task: TaskSpec) -> str | None:
+    return letter(own_turn(text), options(item))
+
+
+def _words(text: str, item: Item, task: TaskSpec) -> str | None:
+    if item.choices:
+        return words.label(own_turn(text), item.choices)
+    if number(item.target) is not None and not re.search(r"[^\W\d]", item.target):
+        return _number(text, item, task)  # "28 protons" answers 28
+    found = words.words(own_turn(text), question_of(item))
+    return None if found is None else unicodedata.normalize("NFC", found)
+
+
+def _json(text: str, item: Item, task: TaskSpec) -> str | None:
+    try:
+        target = json_text.loads(item.target)
+    except ValueError:
+        target = None
+    keys = tuple(target) if isinstance(target, dict) else ()
+    return json_text.json_value(text, keys=keys, array=isinstance(target, list))
+
+
+def _code(text: str, item: Item, task: TaskSpec) -> str | None:
+    prefix_field = task.metric_options.get("prefix_field")
+    prefix = item.field(str(prefix_field)) if prefix_field is not None else ""
+    return code_reader.program(text, names=code_reader.called(item.tests, item.target), prefix=prefix)
+
+
+_READERS: dict[str, Callable[[str, Item, TaskSpec], str | None]] = {
+    "text": _text,
+    "first_line": _first_line,
+    "number": _number,
+    "last_number": _number,
+    "words": _words,
+    "json": _json,
+    "code": _code,
+    "letter": _letter,
 }

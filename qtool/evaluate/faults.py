@@ -1,6 +1,7 @@
 """Answers that failed before they could be wrong: empty, running in circles, cut off, without anything to compare."""
 
 from qtool.evaluate.contract import Answer, Grade
+from qtool.evaluate.extract import is_unanswered
 from qtool.records.evaluation import AnswerFaults, ItemResult
 
 _SHORTEST_LOOP = 12  # characters that must repeat before a tail counts as a loop: "ababab", not "100000"
@@ -8,11 +9,14 @@ _REPEATS = 4
 
 
 def fault_of(answer: Answer, grade: Grade, *, generated: bool) -> str:
-    """ "empty", "looping", "truncated", "unparsable" or "" (none), the first that holds for a generated answer."""
+    """ "empty", "unanswered" (it never came out of its thinking), "looping", "truncated", "unparsable" or "" (none):
+    the first that holds for a generated answer."""
     if not generated:
         return ""
     if not answer.text.strip():
         return "empty"
+    if is_unanswered(answer):
+        return "unanswered"
     if answer.finish == "length" and loops(answer.text):
         return "looping"
     if answer.finish == "length" and not grade.score:
@@ -38,5 +42,6 @@ def count(results: list[ItemResult]) -> AnswerFaults:
         truncated=kinds.count("truncated"),
         looping=kinds.count("looping"),
         unparsable=kinds.count("unparsable"),
+        unanswered=kinds.count("unanswered"),
         prompt_cut=sum(("prompt", "cut") in result.notes for result in results),
     )

@@ -30,7 +30,7 @@ class ForeignMetric:
 
     def grade(self, item: Item, answer: Answer, task: TaskSpec) -> Grade:
         """The module's value for this one item."""
-        extracted = extract(task, answer.text)
+        extracted = extract(task, item, answer)
         if extracted is None:
             return Grade(score=0.0, extracted="", parsed=False)
         return Grade(score=self._value(extracted, item, task), extracted=extracted)

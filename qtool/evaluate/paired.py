@@ -30,7 +30,7 @@ def compare(baseline: str, before: Rows, after: Rows, terms: Terms, *, seconds_p
     """Variant against baseline on the same items, in the same order, with the ship test's verdict and its reason."""
     gained = scale.gains(terms.metric, before, after)
     clusters = clusters_of(after, terms.cluster)
-    found = _bounds(gained, terms, clusters)
+    found = _bounds(gained, terms, clusters, after)
     margin = scale.margin_of(terms.metric, terms.margin_points)
     decision = verdict.decide(found, margin)
     needed = verdict.items_to_decide(found, margin) if decision == "UNDECIDED" else None
@@ -112,7 +112,8 @@ def _slice(name: str, value: str, chosen: Sequence[int], before: Rows | None, af
     if before is None:
         return SliceScore(name, value, score, baseline=None, difference=None, verdict=None)
     theirs = [before[index] for index in chosen]
-    found = _bounds(scale.gains(terms.metric, theirs, own), terms, clusters_of(own, terms.cluster))
+    gained = scale.gains(terms.metric, theirs, own)
+    found = _bounds(gained, terms, clusters_of(own, terms.cluster), own)
     return SliceScore(
         slice=name,
         value=value,
@@ -123,8 +124,8 @@ def _slice(name: str, value: str, chosen: Sequence[int], before: Rows | None, af
     )
 
 
-def _bounds(gained: Values, terms: Terms, clusters: Sequence[str] | None) -> verdict.Bounds:
-    pseudo = scale.largest_gain(terms.metric, gained)
+def _bounds(gained: Values, terms: Terms, clusters: Sequence[str] | None, rows: Rows) -> verdict.Bounds:
+    pseudo = scale.largest_gain(terms.metric, gained, rows)
     return verdict.bounds(gained, pseudo=pseudo, clusters=clusters, level=terms.level)
 
 

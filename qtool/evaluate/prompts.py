@@ -71,7 +71,8 @@ def _question(task: TaskSpec, item: Item, shots: Sequence[Item], chat: Language 
         prompt = worked + fill(task.prompt, item)
     else:
         prompt = chat.chat(worked + fill(task.chat_prompt or task.prompt, item))
-    digest = record_digest([prompt, item.answer, item.target, item.choices, item.tests])
+    said = [prompt, item.answer, item.target, item.choices, item.tests]
+    digest = record_digest([*said, item.accepts] if item.accepts else said)
     return Question(item=item, prompt=prompt, digest=digest)
 
 

@@ -24,6 +24,8 @@ def score_of(name: str, metric: Metric, rows: Sequence[ItemResult], clusters: Se
             len(rows),
             metric.UNIT,
         )
+    if any(row.weight != 1 for row in rows):
+        return _weighted_score(name, metric, values, rows, clusters=clusters)
     if metric.BINARY and clusters is None:
         return Score(name, float(values.mean()), wilson(int(values.sum()), len(rows)), len(rows), metric.UNIT)
     if bool((values == values[0]).all()) and values[0] in (0.0, 1.0):
@@ -43,12 +45,17 @@ def gains(metric: Metric, before: Sequence[ItemResult], after: Sequence[ItemResu
     if metric.UNIT == "perplexity":
         return _weighted(-change, after)
     oriented: Values = change if metric.DIRECTION == "higher" else -change
-    return oriented
+    weights = _weights(after)
+    return oriented if weights is None else oriented * weights
 
 
-def largest_gain(metric: Metric, gained: Values) -> float:
-    """Size of the pseudo-items of the ship test: 1 for scores between 0 and 1, else the largest gain seen."""
-    return float(np.abs(gained).max()) if metric.UNIT == "perplexity" else 1.0
+def largest_gain(metric: Metric, gained: Values, rows: Sequence[ItemResult] = ()) -> float:
+    """Size of the pseudo-items of the ship test: 1 for scores between 0 and 1 (as many times more as the heaviest of
+    `rows` counts), else the largest gain seen."""
+    if metric.UNIT == "perplexity":
+        return float(np.abs(gained).max())
+    weights = _weights(rows)
+    return 1.0 if weights is None else float(weights.max())
 
 
 def margin_of(metric: Metric, points: float) -> float:
@@ -56,8 +63,31 @@ def margin_of(metric: Metric, points: float) -> float:
     return math.log1p(points / 100) if metric.UNIT == "perplexity" else points / 100
 
 
+def _weights(rows: Sequence[ItemResult]) -> Values | None:
+    """Each row's weight over the mean weight, None where all are alike."""
+    if all(row.weight == 1 for row in rows):
+        return None
+    counts = np.array([float(row.weight) for row in rows])
+    shares: Values = counts / counts.mean()
+    return shares
+
+
+def _weighted_score(
+    name: str, metric: Metric, values: Values, rows: Sequence[ItemResult], *, clusters: Sequence[str] | None
+) -> Score:
+    """The mean over the data's rows, with the certainty of as many items as there are different ones."""
+    weights = _weights(rows)
+    assert weights is not None, "some weight is not 1"
+    found = mean_interval(values * weights, clusters=clusters)
+    mean = float((values * weights).mean())
+    if found.low == found.high:
+        trials = len(rows) if clusters is None else len(set(clusters))
+        return Score(name, mean, wilson(round(mean * trials), trials), len(rows), metric.UNIT)
+    return Score(name, mean, _clipped(found), len(rows), metric.UNIT)
+
+
 def _weighted(values: Values, rows: Sequence[ItemResult]) -> Values:
-    tokens = np.array([float(row.prompt_tokens) for row in rows])
+    tokens = np.array([float(row.prompt_tokens * row.weight) for row in rows])
     weights: Values = tokens / tokens.mean()
     return values * weights
 

@@ -110,6 +110,7 @@ def _remarks(each: Evaluation) -> list[str]:
         for name, count in (
             ("empty", each.faults.empty),
             ("truncated", each.faults.truncated),
+            ("that never came out of the model's thinking", each.faults.unanswered),
             ("looping", each.faults.looping),
             ("without anything to compare", each.faults.unparsable),
             ("with a prompt cut to the model's context", each.faults.prompt_cut),

@@ -100,7 +100,8 @@ class Comparison:
 class AnswerFaults:
     """Answers that failed for reasons other than being wrong: counted apart so that a broken prompt shows.
 
-    `prompt_cut` counts questions whose beginning was left out because the model's context is too short for them.
+    `prompt_cut` counts questions whose beginning was left out because the model's context is too short for them,
+    `unanswered` answers in which the model never came out of its thinking.
     """
 
     empty: int
@@ -108,6 +109,7 @@ class AnswerFaults:
     looping: int
     unparsable: int
     prompt_cut: int = 0
+    unanswered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +217,7 @@ class ItemResult:
 
     `margins` are nats by which each generated token beat the best other one; `run_digest` stands for model, task and
     settings, `prompt_digest` for what this item put to the model: a line is used again only where both are equal.
-    `decided_by` is empty for an answer that was generated; "teacher forcing" for one known from a single pass over
+    `weight` is how many rows of the data said the same. `decided_by` is empty for an answer that was generated; "teacher forcing" for one known from a single pass over
     prompt and expected answer, whose `latency_ms` is its share of that pass and no latency that a user would see.
     """
 
@@ -238,3 +240,4 @@ class ItemResult:
     prompt_digest: str = ""
     run_digest: str = ""
     decided_by: str = ""
+    weight: int = 1

@@ -10,7 +10,8 @@ class Item:
 
     `id` is unique in its task and stable across runs; `fields` fill the prompt template; `answer` is the reference
     completion (what a perfect model writes after the prompt, scratchpad included); `target` is what the metric
-    compares with the extracted answer; `slices` are (slice name, value) pairs such as ("operation", "add").
+    compares with the extracted answer; `slices` are (slice name, value) pairs such as ("operation", "add"); `weight` is
+    how many rows said the same, `accepts` are answers as right as the target, such as other spellings.
     """
 
     id: str
@@ -20,6 +21,8 @@ class Item:
     slices: tuple[tuple[str, str], ...] = ()
     choices: tuple[str, ...] = ()
     tests: tuple[str, ...] = ()
+    weight: int = 1
+    accepts: tuple[str, ...] = ()
 
     def field(self, name: str) -> str:
         """The text that fills `{name}` in the prompt template."""
@@ -41,7 +44,7 @@ class TaskSpec:
     """One file of `evals/`, decoded: where the items come from, how they are asked, and how answers are scored.
 
     `margin_points` is the drop, in points of 0-100, that the task's author accepts; a plan may override it.
-    `extract` names how the compared answer is cut out of the completion. Items come from a `generator`, from `data`
+    `extract` names how the compared answer is read out of the completion (`last_number` is the older name of `number`). Items come from a `generator`, from `data`
     (a JSONL, CSV or text file, beside the task file if relative) or from `hub`; `reader` turns rows into items.
     `cluster` names the slice whose items share a template and are therefore not independent. Answers are greedy unless
     `temperature` is above 0; they are then drawn with the run's seed. Through a chat template `chat_prompt` is asked
@@ -55,7 +58,7 @@ class TaskSpec:
     prompt: str
     scorer: str
     metric: str
-    extract: Literal["text", "first_line", "last_number", "json", "code", "letter"]
+    extract: Literal["text", "first_line", "number", "last_number", "words", "json", "code", "letter"]
     margin_points: float
     items: int
     seed: int

@@ -138,6 +138,7 @@ def faults_text(evaluation: Evaluation) -> str:
         "truncated": faults.truncated,
         "looping": faults.looping,
         "unparsable": faults.unparsable,
+        "without an answer after thinking": faults.unanswered,
     }
     return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"
 

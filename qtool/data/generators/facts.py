@@ -29,6 +29,11 @@ CAPITALS = (
     "Ottawa Canada, Havana Cuba, Lima Peru, Quito Ecuador, Bogota Colombia, Caracas Venezuela, Santiago Chile, "
     "Canberra Australia"
 )
+SPELLINGS = {
+    "aluminium": ("aluminum",), "sulfur": ("sulphur",), "caesium": ("cesium",), "Czechia": ("Czech Republic",),
+    "Kyiv": ("Kiev",), "Bogota": ("Bogotá",), "Reykjavik": ("Reykjavík",), "Turkey": ("Türkiye", "Turkiye"),
+    "Bern": ("Berne",), "Philippines": ("the Philippines",), "Russia": ("Russian Federation",),
+}  # fmt: skip
 WORDINGS = {
     "symbol": (
         "What is the chemical symbol of {key}?",
@@ -87,6 +92,7 @@ def candidates(rng: random.Random) -> Iterator[Item]:
             answer=f" {answer}",
             target=answer,
             slices=(("kind", kind),),
+            accepts=SPELLINGS.get(answer, ()),
         )
 
 

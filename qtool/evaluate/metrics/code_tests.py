@@ -12,6 +12,9 @@ need the code's objects in their own interpreter (subclass its classes, patch it
 their own) count as wrong with the note "live object"; the reference solutions tell whether a set has such tests.
 """
 
+import ast
+import re
+
 from qtool.errors import DataError
 from qtool.evaluate import sandbox
 from qtool.evaluate.contract import Answer, Direction, Grade
@@ -25,17 +28,25 @@ SLOW = True
 PERFECT = 1.0
 UNIT: Unit = "fraction"
 
+_ONE_OF_ITS_OWN = re.compile(r"(?:async\s+def|def|import|from|class)\s|@|[A-Za-z_]\w*\s*=\s*lambda")
+
 
 def prepare(task: TaskSpec) -> None:
     """Raises CapacityError where no sandbox works, before a model is loaded."""
     sandbox.choose(str(task.metric_options.get("sandbox", "auto")))
 
 
+def check(item: Item, task: TaskSpec) -> None:
+    """Raises DataError where there is nothing to run the code against."""
+    if not item.tests:
+        raise DataError("it has no tests to run its code against")
+
+
 def grade(item: Item, answer: Answer, task: TaskSpec) -> Grade:
     """0 or 1, with a note on how the program ended."""
     if not item.tests:
         raise DataError(f"item {item.id!r}: it has no tests to run its code against")
-    extracted = extract(task, answer.text)
+    extracted = extract(task, item, answer)
     if extracted is None:
         return Grade(score=0.0, extracted="", parsed=False, notes=(("code", "empty"),))
     name = sandbox.choose(str(task.metric_options.get("sandbox", "auto")))
@@ -49,11 +60,22 @@ def grade(item: Item, answer: Answer, task: TaskSpec) -> Grade:
 
 
 def _program(item: Item, extracted: str, task: TaskSpec) -> str:
-    """The code after the given beginning, unless it brings that beginning itself."""
+    """The code after the given beginning; a whole function comes after it too, since its imports are there."""
     field = task.metric_options.get("prefix_field")
-    if field is None or extracted.startswith(("def ", "import ", "from ", "class ", "@")):
+    if field is None:
         return extracted
-    return item.field(str(field)) + extracted
+    beginning = item.field(str(field))
+    if not _ONE_OF_ITS_OWN.match(extracted):
+        return beginning + extracted
+    return f"{beginning}\n{extracted}" if _is_python(beginning) else extracted
+
+
+def _is_python(source: str) -> bool:
+    try:
+        ast.parse(source)
+    except (SyntaxError, ValueError):
+        return False
+    return True
 
 
 def _known(item: Item, task: TaskSpec) -> sandbox.Known:

@@ -21,7 +21,7 @@ _LONGEST = 4000
 
 def grade(item: Item, answer: Answer, task: TaskSpec) -> Grade:
     """Similarity between 0 and 1."""
-    extracted = extract(task, answer.text)
+    extracted = extract(task, item, answer)
     if extracted is None:
         return Grade(score=0.0, extracted="", parsed=False)
     left, right = extracted.strip()[:_LONGEST], item.target.strip()[:_LONGEST]

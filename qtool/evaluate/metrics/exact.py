@@ -7,9 +7,12 @@ What it costs: nothing.
 When it fails: a right answer in other words is wrong; use f1, or the choice scorer.
 """
 
+import re
 import string
+import unicodedata
 
-from qtool.errors import PlanError
+from qtool.errors import DataError, PlanError
+from qtool.evaluate.answers.words import trimmed
 from qtool.evaluate.contract import Answer, Direction, Grade
 from qtool.evaluate.extract import extract
 from qtool.records.evaluation import Unit
@@ -23,12 +26,22 @@ UNIT: Unit = "fraction"
 
 def grade(item: Item, answer: Answer, task: TaskSpec) -> Grade:
     """0 or 1."""
-    extracted = extract(task, answer.text)
+    extracted = extract(task, item, answer)
     if extracted is None:
         return Grade(score=0.0, extracted="", parsed=False)
     ignored = _ignored(task)
-    same = _plain(extracted, ignored) == _plain(item.target, ignored)
+    right = {_plain(text, ignored, task) for text in (item.target, *item.accepts)}
+    same = _plain(extracted, ignored, task) in right
     return Grade(score=float(same), extracted=extracted)
+
+
+def check(item: Item, task: TaskSpec) -> None:
+    """Raises DataError where the target can be no answer."""
+    _ignored(task)
+    if task.extract == "letter" and not re.fullmatch(r"\W*[A-Za-z]\W*", item.target):
+        raise DataError(f"the target {item.target!r} is not a letter; give A, B and so on, or use extract = 'words'")
+    if task.scorer == "generation" and not item.target.strip():
+        raise DataError("the target is empty; nothing could be compared with it")
 
 
 def _ignored(task: TaskSpec) -> set[str]:
@@ -38,8 +51,12 @@ def _ignored(task: TaskSpec) -> set[str]:
     return ignored
 
 
-def _plain(text: str, ignored: set[str]) -> str:
-    text = text.strip()
+def _plain(text: str, ignored: set[str], task: TaskSpec) -> str:
+    text = unicodedata.normalize("NFC", text).strip()
+    if task.extract == "words":
+        text = trimmed(text)  # targets as answers: without quotes, article and full stop
+    if task.extract == "letter":
+        text = text.strip("()[].").upper()
     if "case" in ignored:
         text = text.casefold()
     if "punctuation" in ignored:

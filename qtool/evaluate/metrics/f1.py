@@ -23,7 +23,7 @@ UNIT: Unit = "fraction"
 
 def grade(item: Item, answer: Answer, task: TaskSpec) -> Grade:
     """F1 over words, between 0 and 1."""
-    extracted = extract(task, answer.text)
+    extracted = extract(task, item, answer)
     if extracted is None:
         return Grade(score=0.0, extracted="", parsed=False)
     return Grade(score=overlap(_words(extracted), _words(item.target)), extracted=extracted)

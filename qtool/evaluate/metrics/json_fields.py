@@ -1,7 +1,7 @@
 """Fields of a JSON object, each right or wrong.
 
 What it does: F1 over (path, value) pairs of the extracted object against the target's: a missing field costs recall, an
-invented one precision. Notes say whether the JSON was valid, whether all of it was right, and which fields were wrong.
+invented one precision. The object is found among prose by its keys; 3 and 3.0 are one number. Notes say whether the JSON was valid, whether all of it was right, and which fields were wrong.
 When to use it: structured extraction.
 What it costs: nothing.
 When it fails: "3" and 3 are different values, as they are for a program that reads the object; order of keys is free,
@@ -9,9 +9,11 @@ order in lists is not.
 """
 
 import json
+import unicodedata
 from collections.abc import Iterator
 
 from qtool.errors import DataError
+from qtool.evaluate.answers.json_text import loads
 from qtool.evaluate.contract import Answer, Direction, Grade
 from qtool.evaluate.extract import extract
 from qtool.records.evaluation import Unit
@@ -23,16 +25,24 @@ PERFECT = 1.0
 UNIT: Unit = "fraction"
 
 
+def check(item: Item, task: TaskSpec) -> None:
+    """Raises DataError where the target is no JSON."""
+    try:
+        loads(item.target)
+    except ValueError as error:
+        raise DataError(f"the target is not valid JSON: {error}") from error
+
+
 def grade(item: Item, answer: Answer, task: TaskSpec) -> Grade:
     """F1 over fields, between 0 and 1."""
     try:
-        wanted = set(_pairs(json.loads(item.target), ""))
-    except json.JSONDecodeError as error:
-        raise DataError(f"item {item.id!r}: the target is not valid JSON: {error.msg}") from error
-    extracted = extract(task, answer.text)
+        wanted = set(_pairs(loads(item.target), ""))
+    except ValueError as error:
+        raise DataError(f"item {item.id!r}: the target is not valid JSON: {error}") from error
+    extracted = extract(task, item, answer)
     try:
-        got = set(_pairs(json.loads(extracted), "")) if extracted is not None else None
-    except (json.JSONDecodeError, RecursionError):
+        got = set(_pairs(loads(extracted), "")) if extracted is not None else None
+    except ValueError:
         got = None
     if extracted is None or got is None:
         return Grade(score=0.0, extracted=extracted or "", parsed=False, notes=(("json", "invalid"),))
@@ -51,4 +61,11 @@ def _pairs(value: object, path: str) -> Iterator[tuple[str, str]]:
         for index, entry in enumerate(value):
             yield from _pairs(entry, f"{path}[{index}]")
     else:
-        yield path, json.dumps(value, sort_keys=True)
+        yield path, _leaf(value)
+
+
+def _leaf(value: object) -> str:
+    """A value as text; numbers by what they are worth, since JSON does not tell 3 from 3.0."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
+    return unicodedata.normalize("NFC", value) if isinstance(value, str) else f"json {json.dumps(value)}"

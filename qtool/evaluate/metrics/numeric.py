@@ -1,16 +1,22 @@
 """Same number, within a tolerance.
 
-What it does: 1 if the extracted number is the target within `metric_options.tolerance` (absolute, 0 unless given), else
-0, in decimal arithmetic: "12.50" is 12.5, "0.1" is not 0.10000001. Tells how it was wrong: sign, scale (a power of ten:
-units or a lost point), cents (the whole part is right), or digits, with the places of the wrong digits.
+What it does: 1 if the number that the answer gives is the target within `metric_options.tolerance` (absolute, 0 unless
+given), else 0, in exact arithmetic: "12.50" is 12.5, "1/2" is 0.5, "0.1" is not 0.10000001. Answer and target are read
+alike: signs, currencies, thousands in every common form, LaTeX, fractions, exponents, percent, words. Tells how it was
+wrong: sign, scale (a power of ten: units or a lost point), cents (the whole part is right), or digits, with the places
+of the wrong digits.
 When to use it: sums, money, word problems.
 What it costs: nothing.
-When it fails: on numbers in words, fractions, or with a comma for the decimal point.
+When it fails: where an answer gives several numbers and marks none, it counts as unparsable; roots and other unfinished
+expressions are not worked out; "1,234" is 1234 and "1.234" is 1.234 wherever the text comes from.
 """
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
+from fractions import Fraction
 
 from qtool.errors import DataError
+from qtool.evaluate.answers import number as reader
+from qtool.evaluate.answers.numerals import Numeral
 from qtool.evaluate.contract import Answer, Direction, Grade
 from qtool.evaluate.extract import extract
 from qtool.records.evaluation import Unit
@@ -21,37 +27,44 @@ BINARY = True
 PERFECT = 1.0
 UNIT: Unit = "fraction"
 
-_LONGEST = 60  # digits; a looping model writes thousands, and they are no number anybody asked for
+
+def check(item: Item, task: TaskSpec) -> None:
+    """Raises DataError where the target is no number."""
+    if reader.number(item.target) is None:
+        raise DataError(f"the target {item.target!r} is not a number; correct it, or use the metric exact")
 
 
 def grade(item: Item, answer: Answer, task: TaskSpec) -> Grade:
     """0 or 1, with a note on the kind of error."""
-    target = number(item.target)
+    target = reader.number(item.target)
     if target is None:
         raise DataError(f"item {item.id!r}: the target {item.target!r} is not a number; use the metric exact")
-    extracted = extract(task, answer.text)
-    value = None if extracted is None else number(extracted)
+    extracted = extract(task, item, answer)
+    value = None if extracted is None else reader.number(extracted)
     if extracted is None or value is None:
         return Grade(score=0.0, extracted=extracted or "", parsed=False)
-    tolerance = Decimal(str(task.metric_options.get("tolerance", 0)))
-    if abs(value - target) <= tolerance:
+    if same(value, target, Fraction(str(task.metric_options.get("tolerance", 0)))):
         return Grade(score=1.0, extracted=extracted)
-    notes = [("error", kind_of_error(value, target))]
-    if places := wrong_places(value, target):
-        notes.append(("wrong_digits", ",".join(places)))
+    notes = [("error", "digits")]
+    if "/" not in value.exact + target.exact:
+        got, wanted = Decimal(value.exact), Decimal(target.exact)
+        notes = [("error", kind_of_error(got, wanted))]
+        if places := wrong_places(got, wanted):
+            notes.append(("wrong_digits", ",".join(places)))
     return Grade(score=0.0, extracted=extracted, notes=tuple(notes))
 
 
+def same(value: Numeral, target: Numeral, tolerance: Fraction) -> bool:
+    """Whether two numbers agree; a percent sign or cents on one side only may mean hundredths."""
+    if value.unit == target.unit:
+        return abs(value.value - target.value) <= tolerance
+    return any(abs(mine - theirs) <= tolerance for mine in value.readings for theirs in target.readings)
+
+
 def number(text: str) -> Decimal | None:
-    """`text` as a decimal number, thousands separators and currency signs left aside; None if it is none."""
-    plain = text.strip().strip("$€£%").replace(",", "").strip()
-    if not plain or len(plain) > _LONGEST:
-        return None
-    try:
-        value = Decimal(plain)
-    except InvalidOperation:
-        return None
-    return value if value.is_finite() else None
+    """The number that `text` gives, as a decimal; None if it gives none that ends."""
+    found = reader.number(text)
+    return None if found is None or "/" in found.exact else Decimal(found.exact)
 
 
 def kind_of_error(value: Decimal, target: Decimal) -> str:

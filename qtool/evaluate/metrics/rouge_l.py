@@ -22,7 +22,7 @@ UNIT: Unit = "fraction"
 
 def grade(item: Item, answer: Answer, task: TaskSpec) -> Grade:
     """ROUGE-L F1, between 0 and 1."""
-    extracted = extract(task, answer.text)
+    extracted = extract(task, item, answer)
     if extracted is None:
         return Grade(score=0.0, extracted="", parsed=False)
     got, wanted = (re.findall(r"\w+", text.casefold()) for text in (extracted, item.target))

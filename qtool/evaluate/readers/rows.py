@@ -1,8 +1,8 @@
 """A user's own rows.
 
 What it does: takes `answer` (text or number, needed) as the reference completion and `target` (the answer itself where
-there is none) as what is compared; `id` (the line number where there is none), `choices`, `tests` and `slices` (an
-object of names and values) if present; every other text or number is a field of the prompt.
+there is none) as what is compared; `id` (the line number where there is none), `choices`, `tests`,
+`accepts` (further right answers) and `slices` (an object of names and values) if present; every other text or number is a field of the prompt.
 When to use it: for data you write yourself, one JSON object a line.
 What it costs: nothing; no package is needed.
 When it fails: on a row without `answer`, on nested values other than those named above.
@@ -14,7 +14,7 @@ from qtool.errors import DataError
 from qtool.evaluate.rows import Row, text_of, texts_of
 from qtool.records.task import Item, TaskSpec
 
-_OWN = {"id", "answer", "target", "choices", "tests", "slices"}
+_OWN = {"id", "answer", "target", "choices", "tests", "slices", "accepts"}
 
 
 def items(row: Row, number: int, task: TaskSpec) -> Iterable[Item]:
@@ -28,6 +28,7 @@ def items(row: Row, number: int, task: TaskSpec) -> Iterable[Item]:
         slices=_slices(row),
         choices=texts_of(row, "choices") if "choices" in row else (),
         tests=texts_of(row, "tests") if "tests" in row else (),
+        accepts=texts_of(row, "accepts") if "accepts" in row else (),
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from qtool.engine.contract import GenerationRequest, Sampling
+from qtool.evaluate.answers.spoken import opens_thinking
 from qtool.evaluate.contract import Answer, AnswerKind, Context, Question, groups
 from qtool.evaluate.flight import Flight, fly
 from qtool.evaluate.forced import Decider
@@ -32,16 +33,17 @@ def ask(questions: Sequence[Question], context: Context) -> Iterator[tuple[int, 
         _request(ids, _seed(question, context), room, context) for ids, question in zip(prompts, questions, strict=True)
     ]
     whole = [len(request.ids) == len(ids) for request, ids in zip(requests, prompts, strict=True)]
+    thinking = [context.chat and opens_thinking(question.prompt) for question in questions]
     first = min(len(questions), max(context.in_flight, _GROUP)) if context.forcing else len(questions)
     decider = Decider(context)
-    yield from _generated(range(first), requests, whole, context)
+    yield from _generated(range(first), requests, whole, thinking, context)
     for group in groups(len(questions) - first, _GROUP):
         indices = [first + place for place in group]
         if decider.worth_it:
             yield from _decided(decider, indices, questions, requests)
         else:
             decider.left += indices
-    yield from _generated(decider.left, requests, whole, context)
+    yield from _generated(decider.left, requests, whole, thinking, context)
 
 
 def cut(text: str, stops: Sequence[str]) -> str:
@@ -67,11 +69,18 @@ def _decided(
 
 
 def _generated(
-    indices: Sequence[int], requests: Sequence[GenerationRequest], whole: Sequence[bool], context: Context
+    indices: Sequence[int],
+    requests: Sequence[GenerationRequest],
+    whole: Sequence[bool],
+    thinking: Sequence[bool],
+    context: Context,
 ) -> Iterator[tuple[int, Answer]]:
     for flight in fly(context.engine, [requests[index] for index in indices], in_flight=context.in_flight):
         index = indices[flight.index]
-        yield index, _answer(flight, requests[index], context, cut_prompt=not whole[index])
+        yield (
+            index,
+            _answer(flight, requests[index], context, cut_prompt=not whole[index], opens_thinking=thinking[index]),
+        )
 
 
 def _request(ids: tuple[int, ...], seed: int, room: int, context: Context) -> GenerationRequest:
@@ -88,7 +97,9 @@ def _request(ids: tuple[int, ...], seed: int, room: int, context: Context) -> Ge
     )
 
 
-def _answer(flight: Flight, request: GenerationRequest, context: Context, *, cut_prompt: bool) -> Answer:
+def _answer(
+    flight: Flight, request: GenerationRequest, context: Context, *, cut_prompt: bool, opens_thinking: bool
+) -> Answer:
     return Answer(
         text=cut(context.language.decode(flight.ids), context.task.stop),
         ids=tuple(flight.ids),
@@ -98,4 +109,5 @@ def _answer(flight: Flight, request: GenerationRequest, context: Context, *, cut
         prompt_tokens=len(request.ids),
         latency_ms=flight.latency_ms,
         prompt_cut=cut_prompt,
+        thinking_open=opens_thinking,
     )
