@@ -6,7 +6,7 @@ from typing import Literal, cast
 
 from qtool import catalog
 from qtool.errors import PlanError, QtoolError
-from qtool.quantize.recipe import BUDGET, completed, recipe_problems
+from qtool.quantize.recipe import BUDGET, completed, recipe_problems, skipped_layers
 from qtool.records.plan import (
     Budget,
     CalibrationSettings,
@@ -29,7 +29,8 @@ class VariantTable:
 
     `bits` stands for a scheme: 4 for w4a16, 8 for w8a16, "auto" for w4a16 with the layers that need them in more bits.
     `budget` is a size ("0.35 x base", "1.2 MB" or bytes) to fill with the layers worth it, `until = "pass"` lifts ever
-    more layers until every critical task passes, with at most `tries` variants.
+    more layers until every critical task passes, with at most `tries` variants. `skip` names layers to leave alone
+    beside the output head, which is quantized only where `include_head` says so.
     """
 
     scheme: SchemeName | None = None
@@ -42,7 +43,8 @@ class VariantTable:
     symmetric: bool = True
     activations: Activations = "none"
     observer: str | None = None
-    skip: tuple[str, ...] = ("lm_head",)
+    skip: tuple[str, ...] = ()
+    include_head: bool = False
     format: Literal["compressed-tensors", "gptq", "bitsandbytes", "none"] = "compressed-tensors"
     options: tuple[tuple[str, str], ...] = ()
     overrides: tuple[tuple[str, str], ...] = ()
@@ -130,7 +132,7 @@ def _planned(name: str, table: VariantTable) -> PlannedVariant:
         symmetric=table.symmetric,
         activations=table.activations,
         observer=table.observer,
-        skip=table.skip,
+        skip=skipped_layers(table.skip, include_head=table.include_head),
         format=table.format,
         options=(*table.options, *budget),
         overrides=table.overrides,

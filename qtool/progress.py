@@ -1,6 +1,7 @@
 """Progress on stderr for what takes more than a second or two; stages receive it, they never create it."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -26,8 +27,12 @@ class Silent:
         return None
 
 
+_LINE_EVERY_S = 15.0
+
+
 class RichProgress:
-    """One bar a stage, with rate and time left, drawn by rich on stderr; plain lines where stderr is no terminal."""
+    """One bar a stage, with rate and time left, drawn by rich on stderr; where stderr is no terminal a plain line at
+    the beginning, and another now and then that says how far it is."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -48,7 +53,8 @@ class RichProgress:
             bars.TimeRemainingColumn(),
         )
         if not self._console.is_terminal:
-            self._console.print(f"{label}: {total if total is not None else '?'} {unit}", highlight=False)
+            yield from self._lines(label, total, unit)
+            return
         with bars.Progress(*columns, console=self._console, disable=not self._console.is_terminal) as bar:
             task = bar.add_task(label, total=total, rate="")
 
@@ -59,10 +65,31 @@ class RichProgress:
 
             yield advance
 
+    def _lines(self, label: str, total: int | None, unit: str) -> Iterator[Advance]:
+        started = said = time.monotonic()
+        self.note(label if total is None else f"{label}: {total} {unit}")
+        done = 0
+
+        def advance(units: int) -> None:
+            nonlocal done, said
+            done += units
+            now = time.monotonic()
+            if now - said < _LINE_EVERY_S or (total is not None and done >= total):
+                return
+            said = now
+            left = "" if total is None else f", about {_duration((now - started) / done * (total - done))} left"
+            self.note(f"{label}: {done}{'' if total is None else f' of {total}'} {unit}{left}")
+
+        yield advance
+
     def note(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def chosen_progress(quiet: bool) -> Progress:
     """Bars on stderr, or nothing when `quiet` is set."""
     return Silent() if quiet else RichProgress()
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

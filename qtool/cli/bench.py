@@ -45,6 +45,8 @@ def command(
     from qtool.records.plan import LatencySettings
 
     _check_rates(rate or [])
+    progress = stage_progress(quiet)
+    progress.note(f"{output}: timing {', '.join(variants)}")
     named = _named(variants)
     levels = _SWEEP if sweep else tuple(dict.fromkeys(concurrency or (1, 8)))
     lengths = _task_lengths(task, named) if task else (64, 32)
@@ -54,7 +56,7 @@ def command(
         named,
         settings,
         output,
-        progress=stage_progress(quiet),
+        progress=progress,
         dtype=dtype,
         device=device,
         backend=backend,

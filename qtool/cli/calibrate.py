@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from qtool.cli.output import show
+from qtool.cli.output import show, stage_progress
 
 
 class _RunByDefault(TyperGroup):
@@ -71,6 +71,8 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Run a set through a model once; write ranges, histograms and the certificate. Interrupted, it resumes."""
+    stage_progress(quiet).note(f"{output}: calibrating {model} on {set_name}; opening the model")
+
     from qtool.calibrate.text import calibration_text, shard_text
     from qtool.front_door.calibration import calibrate, calibrate_shard
 

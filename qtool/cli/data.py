@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from qtool.cli.output import show
+from qtool.cli.output import show, stage_progress
 
 app = typer.Typer(no_args_is_help=True, help="Check calibration data before it is used.")
 
@@ -24,6 +24,8 @@ def lint_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Report rows that are broken, doubled, too short or long, or repeat evaluation items; exit code 4 on errors."""
+    stage_progress(as_json).note(f"{set_name}: checking the rows for {model}")
+
     from qtool.data.lint import lint_text
     from qtool.errors import DataError
     from qtool.front_door.looking import lint

@@ -53,6 +53,9 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Evaluate a variant; with a baseline, end in PASS (exit code 0), FAIL (1) or UNDECIDED (2)."""
+    progress = stage_progress(quiet)
+    progress.note(f"{variant}: evaluating {', '.join(task)}; opening the model")
+
     from qtool.evaluate.model import Settings
     from qtool.evaluate.order import Order, fulfil
     from qtool.evaluate.text import render
@@ -81,7 +84,7 @@ def command(
             allow_unverified=allow_unverified,
         ),
     )
-    found = fulfil(order, stage_progress(quiet))
+    found = fulfil(order, progress)
     show(found, as_json, render(found))
     raise typer.Exit(exit_code(found.overall))
 

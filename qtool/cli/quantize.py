@@ -20,7 +20,12 @@ def command(
     calibration: Annotated[Path | None, typer.Option(help="Folder that `qtool calibrate` wrote.")] = None,
     activations: Annotated[str | None, typer.Option(help="8-bit activations: dynamic (per token) or static.")] = None,
     observer: Annotated[str | None, typer.Option(help="Whose ranges static activations use.")] = None,
-    skip: Annotated[list[str] | None, typer.Option(help="Layer to leave alone; repeats. Default: lm_head.")] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option(help="Layer to leave alone, beside the output head; repeats.")
+    ] = None,
+    include_head: Annotated[
+        bool, typer.Option("--include-head", help="Quantize the output head too, which stays as it is by default.")
+    ] = False,
     override: Annotated[list[str] | None, typer.Option(help="LAYER=SCHEME for a single layer; repeats.")] = None,
     layout: Annotated[str, typer.Option("--format", help="compressed-tensors or gptq.")] = "compressed-tensors",
     setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE option of the method; repeats.")] = None,
@@ -39,10 +44,6 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Write one 8- or 4-bit variant of a model, with a ledger of what was done to each layer."""
-    from qtool.front_door.quantization import estimate, quantize
-    from qtool.quantize.estimate import estimate_text
-    from qtool.report.variant_text import variant_text
-
     asked: dict[str, Any] = {
         "scheme": scheme,
         "method": method,
@@ -52,6 +53,7 @@ def command(
         "activations": activations,
         "observer": observer,
         "skip": skip,
+        "include_head": include_head,
         "format": layout,
         "options": _pairs(setting, "--set", "KEY=VALUE"),
         "overrides": _pairs(override, "--override", "LAYER=SCHEME"),
@@ -60,11 +62,17 @@ def command(
         "quiet": quiet,
     }
     if plan_only:
+        from qtool.front_door.quantization import estimate
+        from qtool.quantize.estimate import estimate_text
+
         found = estimate(model, **asked)
         nothing = f"{asked['name']}: method {method!r} works on the whole model; nothing to measure"
         text = nothing if found is None else estimate_text(found)
         show({"name": asked["name"]} if found is None else found, as_json, text)
         return
+    from qtool.front_door.quantization import quantize
+    from qtool.report.variant_text import variant_text
+
     variant = quantize(model, output, strict=strict, max_fallbacks=max_fallbacks, verify_whole=verify_whole, **asked)
     show(variant, as_json, f"{variant_text(variant, layers=False)}\n\n{output}")
 

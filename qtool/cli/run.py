@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from qtool.cli.output import show_report
+from qtool.cli.output import show_report, stage_progress
 
 
 def command(
@@ -21,6 +21,8 @@ def command(
 
     Exit code 0 when a variant is recommended, 1 when none may be shipped, 2 when that is undecided.
     """
+    stage_progress(quiet).note(f"{plan}: checking the plan")
+
     from qtool.front_door.shipping import run
     from qtool.plan import read_plan
     from qtool.records.ship_rule import exit_code, run_verdict

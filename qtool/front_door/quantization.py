@@ -11,8 +11,6 @@ from qtool.records.variant import Recipe, Variant
 if TYPE_CHECKING:
     from qtool.quantize.estimate import Estimate
 
-DEFAULT_SKIP = ("lm_head",)
-
 
 def quantize(
     model: PathLike,
@@ -26,6 +24,7 @@ def quantize(
     activations: str | None = None,
     observer: str | None = None,
     skip: Sequence[str] | None = None,
+    include_head: bool = False,
     overrides: Mapping[str, str] | None = None,
     format: str = "compressed-tensors",
     options: Mapping[str, str] | None = None,
@@ -37,13 +36,8 @@ def quantize(
     quiet: bool = False,
 ) -> Variant:
     """Writes one 8- or 4-bit variant of `model` to the new folder `output` and verifies it from disk; `overrides` gives
-    single layers a scheme of their own, `options` are settings of the method."""
-    from qtool.models.locate import locate
-    from qtool.models.tokenizer import load_tokenizer
-    from qtool.quantize.stage import quantize as run
-
-    progress, folder = chosen_progress(quiet), locate(str(model))
-    load_tokenizer(folder)  # a variant that cannot be asked anything is of no use: say so before the work
+    single layers a scheme of their own, `skip` leaves layers alone beside the output head, which is quantized only with
+    `include_head`; `options` are settings of the method."""
     fields = recipe_fields(
         scheme=scheme,
         method=method,
@@ -51,10 +45,21 @@ def quantize(
         activations=activations,
         observer=observer,
         skip=skip,
+        include_head=include_head,
         overrides=overrides,
         format=format,
         options=options,
     )
+    check_names(fields)
+    progress = chosen_progress(quiet)
+    progress.note(f"{output}: {scheme} of {model} by {fields['method']}; opening the model")
+
+    from qtool.models.locate import locate
+    from qtool.models.tokenizer import load_tokenizer
+    from qtool.quantize.stage import quantize as run
+
+    folder = locate(str(model))
+    load_tokenizer(folder)  # a variant that cannot be asked anything is of no use: say so before the work
     return run(
         folder,
         chosen_recipe(fields, group_size, folder, progress),
@@ -79,6 +84,7 @@ def estimate(
     activations: str | None = None,
     observer: str | None = None,
     skip: Sequence[str] | None = None,
+    include_head: bool = False,
     overrides: Mapping[str, str] | None = None,
     format: str = "compressed-tensors",
     options: Mapping[str, str] | None = None,
@@ -98,6 +104,7 @@ def estimate(
         activations=activations,
         observer=observer,
         skip=skip,
+        include_head=include_head,
         overrides=overrides,
         format=format,
         options=options,
@@ -135,22 +142,38 @@ def recipe_fields(
     activations: str | None,
     observer: str | None,
     skip: Sequence[str] | None,
+    include_head: bool,
     overrides: Mapping[str, str] | None,
     format: str,
     options: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     """The recipe as it is decoded: with the same checks and the same errors as one of a plan file."""
+    from qtool.quantize.recipe import skipped_layers
+
     return {
         "scheme": scheme,
         "method": "baseline" if scheme == "base" else method,
         "symmetric": not asymmetric,
         "activations": activations or "none",
         "observer": observer,
-        "skip": list(DEFAULT_SKIP if skip is None else skip),
+        "skip": list(skipped_layers(skip or (), include_head=include_head)),
         "format": format,
         "options": [list(pair) for pair in (options or {}).items()],
         "overrides": [list(pair) for pair in (overrides or {}).items()],
     }
+
+
+def check_names(fields: dict[str, Any]) -> None:
+    """Refuses what no model can make right, before anything heavy is imported."""
+    from qtool import catalog
+    from qtool.errors import UnknownName
+    from qtool.quantize.recipe import METHODS
+    from qtool.store.codec import decode
+
+    decode(Recipe, fields, source="qtool quantize")
+    known = catalog.names(METHODS)
+    if fields["method"] not in known:
+        raise UnknownName("method", fields["method"], known)
 
 
 def chosen_recipe(fields: dict[str, Any], group_size: int | None, folder: Path, progress: Progress) -> Recipe:

@@ -99,21 +99,28 @@ class LayerWork:
 class Activations(Protocol):
     """What calibration tokens look like inside one block, computed by running it."""
 
+    @property
+    def learnt_batches(self) -> int:
+        """How many batches a method may learn from; the held-out ones come behind them."""
+        ...
+
     def visit(self, layers: Sequence[LayerWork], visitor: Visitor, *, held_out: bool = False) -> None:
         """Runs the block as it is now and calls `visitor(layer name, inputs [tokens, columns])` for each batch."""
         ...
 
     def base_inputs(self, layers: Sequence[LayerWork]) -> Mapping[str, list[Tensor]] | None:
-        """Inputs [tokens, columns] of `layers` a batch when no block was quantized, this one included; lets that flow
-        leave the block, so it may be asked for once and before any layer is settled. None where there is no such flow.
-        """
+        """Inputs [tokens, columns] of `layers` a batch when no block was quantized, this one included, the held-out
+        batches behind the others; lets that flow leave the block, so it may be asked for once and before any layer is
+        settled. None where there is no such flow."""
         ...
 
     def closes_branch(self, work: LayerWork) -> bool:
         """Whether `visit_missing` can be asked for this layer; known after `base_inputs`."""
         ...
 
-    def visit_missing(self, work: LayerWork, visitor: Callable[[Tensor, Tensor], None]) -> None:
+    def visit_missing(
+        self, work: LayerWork, visitor: Callable[[Tensor, Tensor], None], *, held_out: bool = False
+    ) -> None:
         """Runs the block as it is now and calls `visitor(inputs, missing)` for each batch: the inputs of `work` and how
         far the residual stream after it is from the unquantized model's."""
         ...

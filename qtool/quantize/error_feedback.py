@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from qtool.models.stored_weights import StoredWeight
 from qtool.quantize.contract import Grid
-from qtool.quantize.grid import group_count
+from qtool.quantize.grid import best_shrink, group_count, scales_of, stored
 
 _BLOCK = 128  # columns that are brought up to date by one matrix product with the errors of all before them
 _INNER = 16  # columns among which errors are fed back one by one: few enough that they stay in the processor's cache
@@ -87,6 +88,18 @@ def round_with_feedback(weight: Tensor, scales: Tensor, zeros: Tensor | None, gr
             line.round(range(first, last), aimed[part], unit, rounded[part])
         codes[order[start:end]] = rounded.to(torch.int8)
     return codes.t().contiguous()
+
+
+def grid_scales(weight: Tensor, grid: Grid, importance: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Scales and zero points of a weight; with `importance` [columns] its grid's ends are drawn in where that helps."""
+    shrink = 1.0 if importance is None else best_shrink(weight, grid, importance=importance)
+    return scales_of(weight, grid, shrink=shrink)
+
+
+def rounded_with_feedback(weight: Tensor, grid: Grid, feedback: Feedback, importance: Tensor) -> StoredWeight:
+    """The weight on its grid, the grid's ends drawn in for `importance` [columns]."""
+    scales, zeros = grid_scales(weight, grid, importance)
+    return stored(round_with_feedback(weight, scales, zeros, grid, feedback), scales, zeros, grid)
 
 
 class _Line:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from qtool import __version__
@@ -11,16 +12,14 @@ from qtool.quantize.formats import quantization_config
 from qtool.quantize.ledger import fallbacks
 from qtool.quantize.memory import peak_bytes
 from qtool.quantize.order import Order
-from qtool.quantize.parts import PartRecord, write_index
-from qtool.records.variant import LedgerRow, Variant, Verification
+from qtool.records.variant import HeldOutChange, LedgerRow, Variant, Verification
 from qtool.store.run_directory import write_text
 
 MANIFEST = "variant.json"
 
 
-def write_beside(order: Order, folder: Path, records: list[PartRecord]) -> None:
-    """Everything of the checkpoint but the weights: index, config, tokenizer, generation config."""
-    write_index(folder, records)
+def write_beside(order: Order, folder: Path) -> None:
+    """Everything of the checkpoint but the weights: config, tokenizer, generation config."""
     config = dict(open_checkpoint(order.source).config)
     if config.get("tie_word_embeddings") and not order.architecture.tied:
         untie(config)  # the files hold another head than the embedding, whatever the base's config says
@@ -43,14 +42,18 @@ def _left_alone(order: Order) -> set[str]:
     return names | {order.names.stored(f"{name}.weight").removesuffix(".weight") for name in names}
 
 
-def manifest_of(
-    order: Order,
-    folder: Path,
-    rows: tuple[LedgerRow, ...],
-    verification: Verification | None,
-    *,
-    seconds: float,
-) -> Variant:
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a method made, beside the files: see the fields of the same names of `Variant`."""
+
+    rows: tuple[LedgerRow, ...]
+    verification: Verification | None
+    held_out: HeldOutChange | None = None
+    threads: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def manifest_of(order: Order, folder: Path, made: Made, *, seconds: float) -> Variant:
     """The manifest of the finished `folder`."""
     return Variant(
         format_version=1,
@@ -60,11 +63,14 @@ def manifest_of(
         weights_digest=weights_digest(folder),
         tokenizer_digest=tokenizer_digest(folder),
         calibration_digest=order.calibration_digest,
-        layers=rows,
-        verification=verification,
-        fallbacks=fallbacks(rows),
+        layers=made.rows,
+        verification=made.verification,
+        fallbacks=fallbacks(made.rows),
         bytes=open_checkpoint(folder).bytes,
         seconds=seconds,
         peak_memory_bytes=peak_bytes(),
         qtool_version=__version__,
+        held_out=made.held_out,
+        threads=made.threads,
+        notes=made.notes,
     )

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -30,6 +30,10 @@ class LayerScheme:
         """The grid its weights are rounded to."""
         kind: Literal["int", "float8"] = "float8" if self.scheme == "fp8" else "int"
         return Grid(kind, SCHEMES[self.scheme].bits, self.group_size, self.symmetric, scale_dtype)
+
+    def dynamic(self) -> "LayerScheme":
+        """The same with a scale for each token's input."""
+        return replace(self, activations="dynamic")
 
     def stored_format(self, layout: str) -> StoredFormat:
         """How a checkpoint of format `layout` holds it."""
@@ -141,6 +145,9 @@ def _compressed_tensors_config(schemes: Mapping[str, LayerScheme], kept: Sequenc
         ignore=short(kept),
     )
     document: dict[str, Any] = config.model_dump(mode="json")
+    if any(not kind.symmetric for kind in kinds):
+        # transformers' compressed layers have no place for zero points as stored; servers do not know the key
+        document["dequantize"] = True
     return document
 
 

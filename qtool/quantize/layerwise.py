@@ -7,9 +7,10 @@ from torch import Tensor
 
 from qtool.models.stored_weights import StoredWeight, dequantize
 from qtool.quantize.activations import round_input
-from qtool.quantize.contract import BlockWork, Grid, LayerResult, LayerWork
-from qtool.quantize.error_feedback import Feedback, feedback_of, round_with_feedback, times_inverse
-from qtool.quantize.grid import best_shrink, clipped_share, scales_of, stored
+from qtool.quantize.contract import BlockWork, LayerResult, LayerWork
+from qtool.quantize.error_feedback import Feedback, feedback_of, grid_scales, round_with_feedback, times_inverse
+from qtool.quantize.grid import clipped_share, stored
+from qtool.quantize.held_out import HeldOut, held_out_of
 from qtool.quantize.moments import Moments, inputs_of, second_moments, sharing_inputs
 from qtool.quantize.nearest import nearest
 from qtool.quantize.recipe import choice_problem, number_problem, option
@@ -27,7 +28,8 @@ _DAMPING = 0.01
 _HELD_OUT_TOKENS = 512
 _ROWS = 512
 _REACHES = tuple(0.8**step for step in range(16))  # down to 1/28 of the largest magnitude
-_ENOUGH = 2  # tokens a column: below it, held-out tokens must confirm that feedback helps
+_ENOUGH = 4  # tokens a column: below it, held-out tokens may ask for more damping
+_STRONGER = (10.0, 100.0)  # times the damping
 
 
 def option_problems(recipe: Recipe) -> tuple[str, ...]:
@@ -42,19 +44,24 @@ def option_problems(recipe: Recipe) -> tuple[str, ...]:
 
 def quantize_layers(block: BlockWork, *, method: str, feedback: bool = True, own_ranges: bool = False) -> None:
     """Sets the result of every layer of `block`, in the order they run: by error feedback, or rounded to nearest with
-    the ends of the grid drawn in for the inputs that were seen. `own_ranges` finds a scale for static inputs anew, for
-    methods that have moved scale since the calibration."""
+    the ends of the grid drawn in for the inputs that were seen. What is learnt from the tokens is kept for a layer
+    where it brings its outputs closer on held-out rows. `own_ranges` finds a scale for static inputs anew, for methods
+    that have moved scale since the calibration."""
     assert block.activations is not None  # the stage refuses a recipe that needs data and got none
     groups = sharing_inputs(block.layers)
     found = block.activations.base_inputs([together[0] for together in groups])
     base = {} if found is None else dict(found)
     del found
     for together in groups:  # what the unquantized model had there is let go of once it has been used
-        moments = second_moments(block.activations, together[0], base.pop(together[0].name, None))
+        before = base.pop(together[0].name, None)
+        learnt = None if before is None else before[: block.activations.learnt_batches]
+        kept = None if before is None else before[block.activations.learnt_batches :]
+        moments = second_moments(block.activations, together[0], learnt)
+        held_out = held_out_of(block.activations, together[0], kept)
         if feedback:
-            _quantize_together(block, together, moments, method)
+            _quantize_together(block, together, moments, held_out, method)
         else:
-            _round_together(block, together, moments, method)
+            _round_together(block, together, moments, held_out, method)
         for work in together:
             if own_ranges and work.static and work.result is not None:
                 scale = _input_scale(block, together, moments)
@@ -78,11 +85,13 @@ def _input_scale(block: BlockWork, together: list[LayerWork], moments: Moments) 
     return best
 
 
-def _round_together(block: BlockWork, together: list[LayerWork], moments: Moments, method: str) -> None:
+def _round_together(
+    block: BlockWork, together: list[LayerWork], moments: Moments, held_out: HeldOut, method: str
+) -> None:
     seen = moments.tokens > 0
     solvable = feedback_of(moments.second, damping=_DAMPING, by_size=False) if seen else None
     if solvable is not None:
-        _aim_at_base(block, together, moments, solvable)
+        _aim_at_base(block, together, moments, solvable, held_out)
     for work in together:
         found = nearest(work, clip=True, importance=moments.second.diagonal() if seen else None)
         reason = "" if seen else "no calibration token reached it"
@@ -90,7 +99,9 @@ def _round_together(block: BlockWork, together: list[LayerWork], moments: Moment
         work.result = replace(found, method=done, tokens_seen=moments.tokens, reason=reason)
 
 
-def _quantize_together(block: BlockWork, together: list[LayerWork], moments: Moments, method: str) -> None:
+def _quantize_together(
+    block: BlockWork, together: list[LayerWork], moments: Moments, held_out: HeldOut, method: str
+) -> None:
     damping = float(option(block.recipe, "damping", "0.01"))
     by_size = option(block.recipe, "order", "size") == "size"
     clip = option(block.recipe, "clip", "mse") == "mse"
@@ -100,12 +111,30 @@ def _quantize_together(block: BlockWork, together: list[LayerWork], moments: Mom
         for work in together:
             work.result = replace(nearest(work, clip=clip, reason=reason), tokens_seen=moments.tokens)
         return
-    _aim_at_base(block, together, moments, feedback)
+    _aim_at_base(block, together, moments, feedback, held_out)
+    few = moments.tokens < _ENOUGH * together[0].layer.columns
+    stronger = [] if not few or not len(held_out) else [damping * factor for factor in _STRONGER if damping < 1]
     for work in together:
         found = _with_feedback(work, moments, feedback, clip=clip)
         work.result = replace(found, method=method)
-    if moments.tokens < _ENOUGH * together[0].layer.columns:
-        _keep_what_helps(block, together, clip=clip)
+    for more in stronger:  # moments of few tokens are trusted less, as far as that helps on rows they are not made of
+        _try_damping(together, moments, held_out, more, by_size=by_size, clip=clip)
+    _keep_what_helps(together, held_out, clip=clip, few=few)
+
+
+def _try_damping(
+    together: list[LayerWork], moments: Moments, held_out: HeldOut, damping: float, *, by_size: bool, clip: bool
+) -> None:
+    feedback = feedback_of(moments.second, damping=min(damping, 1.0), by_size=by_size)
+    if feedback is None:
+        return
+    for work in together:
+        result = work.result
+        assert result is not None  # set by the caller
+        found = replace(_with_feedback(work, moments, feedback, clip=clip), method=result.method)
+        weight = work.weight()
+        if _error(held_out, weight, found.weight) < _error(held_out, weight, result.weight):
+            work.result = found
 
 
 def _with_feedback(work: LayerWork, moments: Moments, feedback: Feedback, *, clip: bool) -> LayerResult:
@@ -122,53 +151,46 @@ def _with_feedback(work: LayerWork, moments: Moments, feedback: Feedback, *, cli
     )
 
 
-def _aim_at_base(block: BlockWork, together: list[LayerWork], moments: Moments, feedback: Feedback) -> None:
+def _aim_at_base(
+    block: BlockWork, together: list[LayerWork], moments: Moments, feedback: Feedback, held_out: HeldOut
+) -> None:
     """Makes the weights of layers that read one input such that they give, on inputs as they now are, what the
-    unquantized model would have."""
-    share = float(option(block.recipe, PROPAGATE, PROPAGATE_DEFAULT))
-    if moments.missing is not None:
-        for work in together:
-            work.master = making_up(work.weight(), moments.missing, feedback, share=share)
-    elif moments.drift is not None and sum(work.layer.rows for work in together) > moments.drift.shape[0]:
+    unquantized model would have; each as far as that brings it closer on held-out rows."""
+    largest = float(option(block.recipe, PROPAGATE, PROPAGATE_DEFAULT))
+    if largest == 0 or (moments.missing is None and moments.drift is None):
+        return
+    turned = None
+    if moments.drift is not None and sum(work.layer.rows for work in together) > moments.drift.shape[0]:
         turned = times_inverse(moments.drift, feedback)  # solved once for all: fewer rows than they have together
-        for work in together:
-            work.master = torch.addmm(work.weight(), work.weight(), turned, alpha=share)
-    elif moments.drift is not None:
-        for work in together:
-            work.master = making_up(work.weight(), work.weight() @ moments.drift, feedback, share=share)
+    for work in together:
+        weight = work.weight()
+        if moments.missing is not None:
+            move = times_inverse(moments.missing, feedback)
+        elif turned is not None:
+            move = weight @ turned
+        else:
+            assert moments.drift is not None  # one of the two, as was asked above
+            move = times_inverse(weight @ moments.drift, feedback)
+        share = held_out.best_share(weight, move, largest) if len(held_out) else largest
+        if share > 0:
+            work.master = torch.add(weight, move, alpha=share)
 
 
-def making_up(weight: Tensor, missing: Tensor, feedback: Feedback, *, share: float) -> Tensor:
-    """The weight whose outputs also hold what is missing, as far as the inputs x tell of it: the least-squares answer,
-    `share` of the way (Arai and Ichikawa, arXiv 2504.09629). `missing` [rows, columns] is the mean of m xᵀ with m what
-    the outputs lack."""
-    return times_inverse(missing, feedback).mul_(share).add_(weight)
-
-
-def grid_scales(weight: Tensor, grid: Grid, importance: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Scales and zero points of a weight; with `importance` [columns] its grid's ends are drawn in where that helps."""
-    shrink = 1.0 if importance is None else best_shrink(weight, grid, importance=importance)
-    return scales_of(weight, grid, shrink=shrink)
-
-
-def _keep_what_helps(block: BlockWork, together: list[LayerWork], *, clip: bool) -> None:
-    """Few tokens can mislead: keeps plain rounding for a layer whose held-out outputs it leaves closer."""
-    assert block.activations is not None  # the stage refuses a recipe that needs data and got none
-    inputs = inputs_of(block.activations, together[0], held_out=True, limit=_HELD_OUT_TOKENS)
-    if not len(inputs) and not together[0].layer.experts:
-        return  # no tokens were held out at all
+def _keep_what_helps(together: list[LayerWork], held_out: HeldOut, *, clip: bool, few: bool) -> None:
+    """What was learnt can mislead: keeps plain rounding for a layer whose held-out outputs it leaves closer."""
+    if not len(held_out) and not (few and together[0].layer.experts):
+        return  # no tokens were held out at all, or none reached an expert that has seen enough
     for work in together:
         result = work.result
         assert result is not None  # set by the caller
         plain = nearest(work, clip=clip)
         weight = work.weight()
-        with_feedback, without = (_output_error(inputs, weight, kept) for kept in (result.weight, plain.weight))
-        if without < with_feedback or not len(inputs):
-            told = "rounding does better held out" if len(inputs) else "none held out to confirm feedback"
+        if not len(held_out) or _error(held_out, weight, plain.weight) < _error(held_out, weight, result.weight):
+            told = "rounding does better held out" if len(held_out) else "none held out to confirm feedback"
             reason = f"{result.tokens_seen} tokens for {work.layer.columns} columns: {told}"
             work.result = replace(plain, tokens_seen=result.tokens_seen, reason=reason)
 
 
-def _output_error(inputs: Tensor, weight: Tensor, kept: StoredWeight) -> float:
-    difference = dequantize(kept).to(weight) - weight
-    return float(torch.linalg.matrix_norm(inputs @ difference.t()))
+def _error(held_out: HeldOut, weight: Tensor, kept: StoredWeight) -> float:
+    """What rounding costs the layer's own outputs; what they lack of the unquantized model's is in its weight."""
+    return HeldOut(held_out.inputs).error(weight, dequantize(kept).to(weight))

@@ -22,8 +22,6 @@ def lint(architecture: Architecture, schemes: Mapping[str, LayerScheme], layout:
         *_widths(weight_only, "the Marlin kernels", _MARLIN_ROWS, _MARLIN_COLUMNS),
         *_widths(both, "the 8-bit kernels", _INT8_MULTIPLE, _INT8_MULTIPLE),
     ]
-    if layout == "compressed-tensors" and any(not schemes[layer.name].symmetric for layer in layers):
-        found.append("asymmetric weights: transformers loads them only with dequantize=True")
     if unread := unread_by_transformers(architecture, schemes, layout):
         found.append(unread)
     return tuple(found)

@@ -1,6 +1,7 @@
 """An order for a variant: everything about it that can be refused is refused here, before any work."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ _MEASURED_ROWS = 8  # held-out sequences that measure a method which learns from
 @dataclass(frozen=True, slots=True, eq=False)
 class Order:
     """A checked order: everything about it that can be refused has been. `weights` are those of `source` by the model's
-    names, and `names` the others; both None where nothing is quantized."""
+    names, and `names` the others; both None where nothing is quantized. `others` are modules with a matrix that is no
+    linear layer, each with the name of its class."""
 
     source: Path
     recipe: Recipe
@@ -47,6 +49,7 @@ class Order:
     input_scales: dict[str, float]
     names: StoredNames | None = None
     weights: Checkpoint | None = None
+    others: tuple[tuple[str, str], ...] = ()
 
 
 def prepare(model: Path, recipe: Recipe, *, name: str, calibration: Path | None, progress: Progress) -> Order:
@@ -95,7 +98,28 @@ def prepare(model: Path, recipe: Recipe, *, name: str, calibration: Path | None,
         input_scales=_input_scales(calibration, recipe, architecture, selection),
         names=names,
         weights=weights,
+        others=() if recipe.scheme == "base" else _others(structure, architecture),
     )
+
+
+def _others(structure: Any, architecture: Architecture) -> tuple[tuple[str, str], ...]:
+    """Modules that compute with a matrix, or a stack of them, of another kind than a linear layer: convolutions."""
+    known = {layer.name for layer in architecture.linears} | set(architecture.routers)
+    found = []
+    for name, module in structure.named_modules():
+        weight = getattr(module, "weight", None)
+        kind = type(module).__name__
+        if getattr(weight, "ndim", 0) > 1 and name not in known and "Embedding" not in kind:
+            found.append((name, kind))
+    return tuple(found)
+
+
+def with_dynamic_inputs(order: Order, layers: Sequence[str]) -> Order:
+    """The order as it was carried out: the inputs of `layers` have a scale for each token."""
+    schemes = dict(order.selection.schemes)
+    for name in layers:
+        schemes[name] = schemes[name].dynamic()
+    return replace(order, selection=replace(order.selection, schemes=schemes))
 
 
 def _sequences(

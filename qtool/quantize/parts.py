@@ -1,12 +1,11 @@
-"""What is already on disk of a variant in the making: one shard and one record for each finished part.
+"""What is already on disk of a variant in the making: one file and one record for each finished part.
 
 Part 0 is what lies outside the blocks, part n + 1 is block n. A killed run is continued from its finished parts.
 """
 
 import hashlib
-import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,39 +13,58 @@ import torch
 from torch import Tensor
 
 from qtool.quantize.samples import Samples
-from qtool.records.variant import LedgerRow
+from qtool.quantize.shards import join_parts
+from qtool.records.variant import HeldOutChange, LedgerRow
 from qtool.store.codec import read_json
-from qtool.store.run_directory import explained, write_record, write_text
+from qtool.store.run_directory import explained, write_record
 
 _STATE = ".state"
+_OUTCOME = "outcome.json"
 
 
 @dataclass(frozen=True, slots=True)
 class PartRecord:
     """One finished part: its layers' rows, the SHA-256 of each tensor as it was in memory, and of each quantized
-    weight as numbers."""
+    weight as numbers; the bytes of each tensor; and the layers whose inputs are dynamic although static was asked."""
 
-    shard: str
     rows: tuple[LedgerRow, ...]
     digests: dict[str, str]
     numbers: dict[str, str]
-    bytes: int
+    sizes: dict[str, int]
+    dynamic: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all its tensors."""
+        return sum(self.sizes.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a variant in the making is made from, and by how many threads: another number may add in another order."""
+
+    signature: str
+    threads: int
 
 
 class Parts:
-    """The parts of the variant in `folder`; `signature` says what they were made from, and others are thrown away."""
+    """The parts of the variant in `folder`; `signature` says what they were made from, and others are thrown away.
+    `threads` is the number that makes them: what a killed run used, where there is one to be continued."""
 
-    def __init__(self, folder: Path, *, count: int, signature: str) -> None:
+    def __init__(self, folder: Path, *, count: int, signature: str, threads: int = 1) -> None:
         self.folder = folder
         self.count = count
         self._state = folder / _STATE
-        held = self._state / "signature"
+        held = self._state / "origin.json"
         with explained(folder):
-            if not held.is_file() or held.read_text(encoding="utf-8") != signature:
+            origin = read_json(Origin, held) if held.is_file() else None
+            if origin is None or origin.signature != signature:
                 for path in folder.iterdir():
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
                 self._state.mkdir()
-                write_text(held, signature)
+                origin = Origin(signature, threads)
+                write_record(held, origin)
+        self.threads = origin.threads
 
     def read(self, part: int) -> PartRecord | None:
         """The record of `part` if it was finished."""
@@ -54,25 +72,30 @@ class Parts:
         return read_json(PartRecord, path) if path.is_file() else None
 
     def write(
-        self, part: int, tensors: Mapping[str, Tensor], rows: tuple[LedgerRow, ...], numbers: Mapping[str, str]
+        self,
+        part: int,
+        tensors: Mapping[str, Tensor],
+        rows: tuple[LedgerRow, ...],
+        numbers: Mapping[str, str],
+        *,
+        dynamic: tuple[str, ...] = (),
     ) -> PartRecord:
-        """Writes the shard of `part` and then its record, which makes it finished."""
-        name = f"model-{part + 1:05d}-of-{self.count:05d}.safetensors"
+        """Writes the tensors of `part` and then its record, which makes it finished; hidden states that only an
+        unfinished `part` would need are dropped then, and not before."""
         digests = {tensor: tensor_digest(value) for tensor, value in tensors.items()}
-        write_tensors(self.folder / name, tensors)
-        size = sum(value.nbytes for value in tensors.values())
-        record = PartRecord(name, rows, digests, dict(numbers), size)
+        write_tensors(self._file(part), tensors)
+        sizes = {tensor: value.nbytes for tensor, value in tensors.items()}
+        record = PartRecord(rows, digests, dict(numbers), sizes, dynamic)
         write_record(self._state / f"part-{part:05d}.json", record)
+        for older in self._state.glob("samples-*.safetensors"):
+            if older < self._samples(part):
+                older.unlink()
         return record
 
     def keep_samples(self, part: int, samples: Samples) -> None:
-        """Saves the hidden states that leave `part`, and drops older ones."""
-        states = (*samples.hidden, *(samples.base or ()))
-        hidden = {f"{index:06d}": state for index, state in enumerate(states)}
-        write_tensors(self._samples(part), hidden)
-        for older in self._state.glob("samples-*.safetensors"):
-            if older != self._samples(part):
-                older.unlink()
+        """Saves the hidden states that leave `part`."""
+        states = (*samples.hidden, *samples.base_held_out, *(samples.base or ()))
+        write_tensors(self._samples(part), {f"{index:06d}": state for index, state in enumerate(states)})
 
     def read_samples(self, part: int) -> list[Tensor] | None:
         """The hidden states that left `part`, or None where they were not kept."""
@@ -83,10 +106,26 @@ class Parts:
         saved = load_file(self._samples(part))
         return [saved[name] for name in sorted(saved)]
 
+    def write_outcome(self, outcome: HeldOutChange) -> None:
+        """Keeps what the finished parts do to held-out text."""
+        write_record(self._state / _OUTCOME, outcome)
+
+    def read_outcome(self) -> HeldOutChange | None:
+        """What `write_outcome` kept."""
+        path = self._state / _OUTCOME
+        return read_json(HeldOutChange, path) if path.is_file() else None
+
+    def join(self, records: Sequence[PartRecord]) -> None:
+        """Turns the files of all parts into the shards of the variant."""
+        join_parts(self.folder, [self._file(part) for part in range(len(records))], [each.sizes for each in records])
+
     def finish(self) -> None:
         """Removes all that only a resumed run needs."""
         with explained(self.folder):
             shutil.rmtree(self._state)
+
+    def _file(self, part: int) -> Path:
+        return self._state / f"part-{part:05d}.safetensors"
 
     def _samples(self, part: int) -> Path:
         return self._state / f"samples-{part:05d}.safetensors"
@@ -101,14 +140,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     with explained(path):
         partial.write_bytes(data)
         partial.replace(path)
-
-
-def write_index(folder: Path, parts: Mapping[str, PartRecord] | list[PartRecord]) -> None:
-    """Writes the index that says which shard holds which tensor."""
-    records = list(parts.values()) if isinstance(parts, Mapping) else parts
-    weight_map = {name: record.shard for record in records for name in record.digests}
-    document = {"metadata": {"total_size": sum(record.bytes for record in records)}, "weight_map": weight_map}
-    write_text(folder / "model.safetensors.index.json", json.dumps(document, indent=2, sort_keys=True) + "\n")
 
 
 def tensor_digest(tensor: Tensor) -> str:

@@ -10,6 +10,7 @@ from qtool.records.variant import Recipe
 
 METHODS = "qtool.quantize.methods"
 BUDGET = "budget"  # an option of every method: lift the layers worth their bytes up to this size
+HEAD = "lm_head"  # what the output head is called in a recipe, whatever the model calls it
 BASELINE = Recipe(scheme="base", method="baseline", skip=(), format="none")
 
 DEFAULT_METHOD = Recipe("base").method
@@ -40,6 +41,11 @@ SCHEMES: Mapping[str, Scheme] = {
     "nf4": Scheme(4, (-1,), ("none",), ("bitsandbytes",), default_method="bitsandbytes"),
     "int8": Scheme(8, (-1,), ("none",), ("bitsandbytes",), default_method="bitsandbytes"),
 }
+
+
+def skipped_layers(names: Sequence[str], *, include_head: bool) -> tuple[str, ...]:
+    """Layers to leave alone: the output head, unless it is to be quantized, and `names` beside it."""
+    return (*(() if include_head else (HEAD,)), *(name for name in names if name != HEAD))
 
 
 def completed(recipe: Recipe) -> Recipe:

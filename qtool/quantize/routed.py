@@ -39,6 +39,11 @@ class RoutedActivations:
         self._experts = experts
         self._entered: dict[tuple[str, bool], _Entering] = {}
 
+    @property
+    def learnt_batches(self) -> int:
+        """How many of the batches a method may learn from; the others follow."""
+        return self._inner.samples.held_out_from
+
     @torch.inference_mode()
     def visit(self, layers: Sequence[LayerWork], visitor: Visitor, *, held_out: bool = False) -> None:
         """Calls `visitor(layer name, inputs [tokens, columns])` once a layer and batch that reaches it."""
@@ -58,10 +63,17 @@ class RoutedActivations:
         """As of contract.Activations; no expert closes a branch alone."""
         return not work.layer.experts and self._inner.closes_branch(work)
 
-    def visit_missing(self, work: LayerWork, visitor: Callable[[Tensor, Tensor], None]) -> None:
+    def visit_missing(
+        self, work: LayerWork, visitor: Callable[[Tensor, Tensor], None], *, held_out: bool = False
+    ) -> None:
         """As of contract.Activations."""
         self._entered.clear()
-        self._inner.visit_missing(work, visitor)
+        self._inner.visit_missing(work, visitor, held_out=held_out)
+
+    def advance_base(self) -> None:
+        """As of BlockActivations."""
+        self._entered.clear()
+        self._inner.advance_base()
 
     def probe(self) -> Tensor:
         """As of contract.Activations."""

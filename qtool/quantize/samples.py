@@ -23,7 +23,8 @@ class Samples:
 
     `real` bool [rows, tokens] marks what is no padding; `calls` is what the model hands each block for a batch of that
     many rows and tokens; the batches from `held_out_from` on were kept back and only measure. `base` is what the other
-    batches would be had nothing been quantized, where a method asks for it.
+    batches would be had nothing been quantized, where a method asks for it; `base_held_out` is that of the held-out
+    ones, for which it is always known.
     """
 
     hidden: list[Tensor]
@@ -31,6 +32,7 @@ class Samples:
     calls: dict[tuple[int, int], list[BlockCall]]
     held_out_from: int
     base: list[Tensor] | None = None
+    base_held_out: list[Tensor] = field(default_factory=list)
 
     def tokens(self) -> int:
         """Real tokens of the batches a method may learn from."""
@@ -53,7 +55,8 @@ def enter(streamed: StreamedModel, rows: Sequence[Sequence[int]], held_out: Sequ
             entering, given = entering_blocks(streamed.model, streamed.architecture.blocks, ids.to(streamed.device))
             hidden.append(entering)
             calls[ids.shape[0], ids.shape[1]] = given
-    return Samples(hidden, [real for _, real in (*learnt, *kept)], calls, len(learnt))
+    real = [mask for _, mask in (*learnt, *kept)]
+    return Samples(hidden, real, calls, len(learnt), base_held_out=list(hidden[len(learnt) :]))
 
 
 def _batches(rows: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -93,6 +96,11 @@ class BlockActivations:
     _pending: set[str] = field(default_factory=set)
     _stream: Stream | None = None
 
+    @property
+    def learnt_batches(self) -> int:
+        """How many of the batches a method may learn from; the others follow."""
+        return self.samples.held_out_from
+
     @torch.inference_mode()
     def visit(self, layers: Sequence[LayerWork], visitor: Visitor, *, held_out: bool = False) -> None:
         """Calls `visitor(layer name, inputs [tokens, columns])` once a layer and batch; inputs are not yet rounded."""
@@ -113,7 +121,8 @@ class BlockActivations:
     def base_inputs(self, layers: Sequence[LayerWork]) -> Mapping[str, list[Tensor]] | None:
         """Inputs of `layers` a batch in the flow of the unquantized model, which then leaves the block; nothing for
         those that close a residual branch: see `visit_missing`."""
-        if self.samples.base is None:
+        learnt = self.samples.base
+        if learnt is None:
             return None
         current: list[Tensor] = []
         self._pending = {""}  # nothing ends these runs early: the flow has to leave the block
@@ -124,9 +133,11 @@ class BlockActivations:
         ]
         handles += [] if stream is None else stream.watch()
         try:
-            for batch, entering in enumerate(self.samples.base):
-                current[:] = [self.samples.real[batch]]
-                leaving = self.samples.base[batch] = self.samples.run(self.module, self.index, entering)
+            for batch, real in enumerate(self.samples.real):
+                current[:] = [real]
+                flow, place = self._base_flow(batch)
+                entering = flow[place]
+                leaving = flow[place] = self.samples.run(self.module, self.index, entering)
                 if batch == 0 and stream is not None and stream.adds(entering, leaving):
                     self._stream = stream
                 for work in layers:
@@ -137,33 +148,54 @@ class BlockActivations:
                 handle.remove()
         return seen
 
+    @torch.inference_mode()
+    def advance_base(self) -> None:
+        """Lets the held-out batches flow through the block as the unquantized model would; for methods that do not ask
+        for `base_inputs`, before they begin."""
+        flow = self.samples.base_held_out
+        for place, entering in enumerate(flow):
+            flow[place] = self.samples.run(self.module, self.index, entering)
+
+    def _base_flow(self, batch: int) -> tuple[list[Tensor], int]:
+        """The list that holds the unquantized state of `batch`, and where."""
+        border = self.samples.held_out_from
+        if batch >= border:
+            return self.samples.base_held_out, batch - border
+        assert self.samples.base is not None  # base_inputs has looked
+        return self.samples.base, batch
+
     def closes_branch(self, work: LayerWork) -> bool:
         """Whether what `work` gives is added to the block's residual stream, whose drift is known."""
         return self._stream is not None and leaf_of(work) in self._stream.branches
 
     @torch.inference_mode()
-    def visit_missing(self, work: LayerWork, visitor: Callable[[Tensor, Tensor], None]) -> None:
+    def visit_missing(
+        self, work: LayerWork, visitor: Callable[[Tensor, Tensor], None], *, held_out: bool = False
+    ) -> None:
         """For a layer that closes a branch: calls `visitor(inputs [tokens, columns], missing [tokens, rows])` a batch,
         where `missing` is what the stream after it lacks of what the unquantized model would have there. The first
-        branch has to be asked for before the second."""
-        stream, base = self._stream, self.samples.base
+        branch has to be asked for before the second, and the held-out batches after the others."""
+        stream = self._stream
         assert stream is not None  # closes_branch has said so
-        assert base is not None
         branch = stream.branches[leaf_of(work)]
-        branch.forget()
-        ahead = self._attended([work])
-        wanted = base if is_last(work) else stream.states
-        if is_last(work):
-            stream.states.clear()  # the first branch has used them
-        keeps = not is_last(work) or self._fits(work)
+        ahead = None
+        if not held_out:
+            branch.forget()
+            ahead = self._attended([work])
+            if is_last(work):  # the first branch has used them; what is wanted here leaves the block
+                stream.states.clear()
+        keeps = not held_out and (not is_last(work) or self._fits(work))
+        first = self.samples.held_out_from if held_out else 0
         middle: list[Tensor] = []
         handles = [stream.middle.register_forward_pre_hook(lambda _, inputs: middle.append(inputs[0]))]
         handles.append(work.module.register_forward_pre_hook(_end, prepend=True))
         try:
-            for batch, (hidden, real) in enumerate(self._batches(held_out=False)):
+            for batch, (hidden, real) in enumerate(self._batches(held_out)):
                 inputs = self._run_to_end(ahead, batch, hidden)
                 before = middle.pop() if is_last(work) else hidden
-                visitor(_taken(inputs, real), _taken(wanted[batch] - (before + work.module.forward(inputs)), real))
+                flow, place = self._base_flow(first + batch)
+                wanted = flow[place] if is_last(work) else stream.states[first + batch]
+                visitor(_taken(inputs, real), _taken(wanted - (before + work.module.forward(inputs)), real))
                 if keeps:
                     branch.remember(inputs, before)
         finally:

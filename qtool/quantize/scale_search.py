@@ -9,25 +9,31 @@ from torch import Tensor
 from qtool.models.stored_weights import dequantize
 from qtool.quantize.activations import round_input
 from qtool.quantize.contract import BlockWork, LayerWork
+from qtool.quantize.error_feedback import feedback_of, rounded_with_feedback
 from qtool.quantize.grid import round_to_grid
-from qtool.quantize.moments import inputs_of
+from qtool.quantize.held_out import HeldOut, importance_of
+from qtool.quantize.moments import Moments, inputs_of, second_moments
 from qtool.quantize.rescaling import Rescaling, changes_nothing, rescalings
 
-_TOKENS = 512
+_TOKENS = 2048  # that scales are made from
+_JUDGES = 512  # that judge them
 _ROWS = 512
 _REACHES = (1.0, 0.64)  # shares of the largest magnitude that a static input may span
 _SMALLEST = 1e-4
+_DAMPING = 0.01
 
 ScalesFor = Callable[[Tensor, Tensor, float], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Exponents to try; whether inputs are rounded to 8 bits as well; how inputs and weights make scales."""
+    """Exponents to try; whether inputs are rounded to 8 bits as well; how inputs and weights make scales; whether the
+    weights are then rounded with error feedback, to which other scales may suit than to rounding."""
 
     exponents: tuple[float, ...]
     scales: ScalesFor
     rounds_inputs: bool
+    feedback: bool = False
 
 
 def awq_scales(inputs: Tensor, weights: Tensor, exponent: float) -> Tensor:
@@ -47,16 +53,22 @@ def rescale_block(block: BlockWork, search: Search) -> None:
     """Moves scale wherever that brings rounded outputs closer and provably changes nothing else."""
     assert block.activations is not None  # the stage refuses a recipe that needs data and got none
     for rescaling in rescalings(block):
-        inputs = inputs_of(block.activations, rescaling.readers[0], held_out=False, limit=_TOKENS)
-        scales = _best(rescaling, inputs, search)
+        reader = rescaling.readers[0]
+        inputs = inputs_of(block.activations, reader, held_out=False, limit=_TOKENS)
+        judges = inputs_of(block.activations, reader, held_out=True, limit=_JUDGES)
+        if not len(judges):  # nothing was held out, or it did not come here: every second token judges the others
+            inputs, judges = inputs[::2], inputs[1::2][:_JUDGES]
+        scales = _best(rescaling, inputs, judges, search) if len(inputs) and len(judges) else None
+        if scales is not None and search.feedback:
+            scales = _best_for_feedback(rescaling, scales, second_moments(block.activations, reader), judges)
         if scales is not None and changes_nothing(block, rescaling):
             rescaling.apply(scales)
 
 
-def _best(rescaling: Rescaling, inputs: Tensor, search: Search) -> Tensor | None:
+def _best(rescaling: Rescaling, made_from: Tensor, judged_by: Tensor, search: Search) -> Tensor | None:
     """The scales [channels] with the least output error, or None where the block is best left alone: scales are made
-    from one half of the tokens and judged by the other, as static inputs are clipped by what they meet in service."""
-    made_from, judged_by = inputs[::2], inputs[1::2]
+    from tokens a method may learn from and judged by others, as static inputs are clipped by what they meet in
+    service."""
     weights = [_some_rows(reader.weight()) for reader in rescaling.readers]
     together = torch.cat(weights)
     trial = _Trial(rescaling.readers, weights, made_from, judged_by, search.rounds_inputs)
@@ -69,6 +81,26 @@ def _best(rescaling: Rescaling, inputs: Tensor, search: Search) -> Tensor | None
     return best
 
 
+def _best_for_feedback(rescaling: Rescaling, scales: Tensor, moments: Moments, judges: Tensor) -> Tensor | None:
+    """`scales`, their square roots, or None: whichever leaves the outputs closest when error feedback rounds."""
+    held_out = HeldOut(judges)
+    weights = [_some_rows(reader.weight()) for reader in rescaling.readers]
+    best, least = None, torch.inf
+    for candidate in (None, scales.sqrt(), scales):
+        moves = torch.ones(judges.shape[1]).to(scales) if candidate is None else rescaling.spread(candidate)
+        feedback = feedback_of(moments.second / torch.outer(moves, moves), damping=_DAMPING, by_size=True)
+        if feedback is None:
+            continue
+        error = 0.0
+        for reader, weight in zip(rescaling.readers, weights, strict=True):
+            moved = weight * moves
+            found = rounded_with_feedback(moved, reader.grid, feedback, moments.second.diagonal() / moves.square())
+            error += held_out.error(weight, dequantize(found).to(weight) / moves)
+        if error < least:
+            best, least = candidate, error
+    return best
+
+
 def _some_rows(weight: Tensor) -> Tensor:
     """Up to 512 rows, evenly taken: the error is a sum over rows, and its minimum shows on a part of them."""
     return weight[:: max(1, -(-len(weight) // _ROWS))]
@@ -76,7 +108,7 @@ def _some_rows(weight: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Trial:
-    """What a choice of scales is tried on: readers, some rows of their weights, and the two halves of the tokens."""
+    """What a choice of scales is tried on: readers, some rows of their weights, and the tokens of both kinds."""
 
     readers: Sequence[LayerWork]
     weights: Sequence[Tensor]
@@ -102,8 +134,11 @@ class _Trial:
         return self._output_error(_rounded(self.judged_by / moves, scale), rounded, self.judged_by)
 
     def _output_error(self, served: Tensor, rounded: Sequence[Tensor], inputs: Tensor) -> float:
-        pairs = zip(rounded, self.weights, strict=True)
-        return sum(float((served @ found.t() - inputs @ weight.t()).square().sum()) for found, weight in pairs)
+        error = 0.0
+        for found, weight in zip(rounded, self.weights, strict=True):
+            outputs = inputs @ weight.t()
+            error += float(((served @ found.t() - outputs).square() * importance_of(outputs)).sum())
+        return error
 
 
 def _rounded(inputs: Tensor, scale: Tensor | None) -> Tensor:

@@ -7,10 +7,10 @@ from fnmatch import fnmatchcase
 from qtool.errors import QuantizationError, UnknownName
 from qtool.models.architecture import Architecture, LinearLayer
 from qtool.quantize.formats import LayerScheme
-from qtool.quantize.recipe import SCHEMES
+from qtool.quantize.recipe import HEAD, SCHEMES
 from qtool.records.variant import Recipe
 
-_HEAD = "lm_head"  # in a recipe this means the output head, whatever the model calls it
+HEAD_KEPT = "the output head stays by default (--include-head quantizes it)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ def select(architecture: Architecture, recipe: Recipe) -> Selection:
     _refuse_unknown_names(architecture, recipe)
     for layer in architecture.linears:
         if any(_names(architecture, layer, pattern) for pattern in recipe.skip):
-            kept[layer.name] = "skipped as asked"
+            kept[layer.name] = why_skipped(architecture, layer)
         elif overrides.get(layer.name) == "base":
             kept[layer.name] = "kept as asked: too sensitive"
         elif layer.beside_text:
@@ -44,6 +44,11 @@ def select(architecture: Architecture, recipe: Recipe) -> Selection:
     return Selection(schemes, kept)
 
 
+def why_skipped(architecture: Architecture, layer: LinearLayer) -> str:
+    """Why a layer that the recipe skips stays as it is."""
+    return HEAD_KEPT if layer.name == architecture.head else "skipped as asked"
+
+
 def _layer_scheme(recipe: Recipe, scheme: str) -> LayerScheme:
     facts = SCHEMES[scheme]
     same = scheme == recipe.scheme
@@ -53,7 +58,7 @@ def _layer_scheme(recipe: Recipe, scheme: str) -> LayerScheme:
 
 
 def _names(architecture: Architecture, layer: LinearLayer, pattern: str) -> bool:
-    if pattern == _HEAD and layer.name == architecture.head:
+    if pattern == HEAD and layer.name == architecture.head:
         return True
     return pattern == layer.name or layer.name.endswith("." + pattern) or fnmatchcase(layer.name, pattern)
 
@@ -61,7 +66,7 @@ def _names(architecture: Architecture, layer: LinearLayer, pattern: str) -> bool
 def _refuse_unknown_names(architecture: Architecture, recipe: Recipe) -> None:
     names = [layer.name for layer in architecture.linears]
     for pattern in (*recipe.skip, *(name for name, _ in recipe.overrides)):
-        if pattern != _HEAD and not any(_names(architecture, layer, pattern) for layer in architecture.linears):
+        if pattern != HEAD and not any(_names(architecture, layer, pattern) for layer in architecture.linears):
             raise UnknownName("layer", pattern, names)
     for name, scheme in recipe.overrides:
         if scheme not in SCHEMES:
@@ -80,7 +85,7 @@ def _problems(architecture: Architecture, recipe: Recipe, schemes: Mapping[str, 
         )
     if architecture.tied and architecture.head in schemes:
         problems.append(
-            f"{architecture.head}: shares its weight with the embedding, so it stays; add 'lm_head' to skip"
+            f"{architecture.head}: shares its weight with the embedding, so it stays; leave out --include-head"
         )
     problems += _indivisible(chosen, schemes)
     if recipe.format == "gptq":

@@ -10,20 +10,23 @@ from torch import Tensor, nn
 
 from qtool.errors import NumericError, QuantizationError
 from qtool.models.architecture import LinearLayer
-from qtool.models.stored_weights import dequantize
+from qtool.models.stored_weights import StoredWeight, dequantize
 from qtool.progress import Progress
 from qtool.quantize.activations import quantize_inputs, round_input
 from qtool.quantize.contract import BlockWork, LayerWork
 from qtool.quantize.formats import layer_tensors, scale_dtype
+from qtool.quantize.held_out import held_out_of
 from qtool.quantize.ledger import OutputError, kept_row, nonfinite, row_of, weight_error
 from qtool.quantize.moments import refuse_nonfinite
 from qtool.quantize.nearest import nearest
+from qtool.quantize.outcome import held_out_change
 from qtool.quantize.parts import PartRecord, Parts, tensor_digest
 from qtool.quantize.routed import with_experts
 from qtool.quantize.samples import BlockActivations, Samples, enter
 from qtool.quantize.selection import Selection
+from qtool.quantize.static_inputs import spoilt_by
 from qtool.quantize.streaming import StreamedModel
-from qtool.records.variant import LedgerRow, Recipe
+from qtool.records.variant import HeldOutChange, LedgerRow, Recipe
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,9 +76,10 @@ def _samples(job: Job, streamed: StreamedModel, parts: Parts, index: int) -> Sam
         saved = parts.read_samples(index)
         if saved is None:
             raise QuantizationError(f"{parts.folder}: the interrupted run left no activations; remove the folder")
-        saved = [state.to(job.device) for state in saved]
-        samples.hidden, base = saved[: len(samples.real)], saved[len(samples.real) :]
-        samples.base = base if job.propagates else None
+        states = iter(state.to(job.device) for state in saved)
+        samples.hidden = [next(states) for _ in samples.real]
+        samples.base_held_out = [next(states) for _ in samples.base_held_out]
+        samples.base = list(states) if job.propagates else None
     return samples
 
 
@@ -122,15 +126,31 @@ def _make_block(job: Job, streamed: StreamedModel, parts: Parts, index: int, sam
     with streamed.loaded_block(index) as module:
         making = _BlockInTheMaking(job, streamed, index, module, samples)
         try:
+            if making.activations is not None and not job.propagates:
+                making.activations.advance_base()
             job.method(making.work)
             making.check()
             tensors, rows, numbers = making.finish()
-            if making.activations is not None and samples is not None and index + 1 < len(streamed.architecture.blocks):
+            if making.activations is not None and samples is not None:
                 making.activations.advance(streamed.architecture.blocks[index])
                 parts.keep_samples(index + 1, samples)
         finally:
             making.release()
-    return parts.write(index + 1, streamed.names.written(tensors), rows, numbers)
+    return parts.write(index + 1, streamed.names.written(tensors), rows, numbers, dynamic=making.dynamic)
+
+
+def measure_outcome(job: Job, parts: Parts) -> HeldOutChange | None:
+    """How far the finished blocks are from the base's on held-out tokens; None where there are none."""
+    if not job.held_out:
+        return None
+    found = parts.read_outcome()
+    if found is None:
+        streamed = StreamedModel(job.source, device=job.device)
+        samples = _samples(job, streamed, parts, parts.count - 1)
+        found = None if samples is None else held_out_change(streamed, samples)
+        if found is not None:
+            parts.write_outcome(found)
+    return found
 
 
 class _BlockInTheMaking:
@@ -146,6 +166,7 @@ class _BlockInTheMaking:
         name = streamed.architecture.blocks[index]
         self._handles: list[Any] = []
         self._before: dict[str, Tensor] = {}
+        self._spoilt: dict[str, str] = {}  # why inputs asked to be static are not, by the first layer that reads them
         self._errors: dict[str, float] = {}
         self._small = {name: value.detach().clone() for name, value in module.named_parameters() if value.ndim == 1}
         self.activations = None if samples is None else with_experts(BlockActivations(module, index, samples), name)
@@ -165,12 +186,43 @@ class _BlockInTheMaking:
         self._errors[work.name] = weight_error(weight, work.result)
         self._before[work.name] = weight if work.master is not None else held.weight.detach()
         stored = _with_input_scale(self._job, work, work.result.weight)
+        if work.static and (reason := self._spoilt_static(work, stored)):
+            work.static = False
+            stored = replace(stored, input_scale=None)
+            work.result = replace(work.result, reason="; ".join(filter(None, (work.result.reason, reason))))
         work.result = replace(work.result, weight=stored)
         held.weight = nn.Parameter(dequantize(stored).to(held.weight), requires_grad=False)
         if self._activations_of(work) != "none":
             self._handles.append(
                 quantize_inputs(work.module, float8=work.grid.kind == "float8", scale=stored.input_scale)
             )
+
+    @property
+    def dynamic(self) -> tuple[str, ...]:
+        """Layers whose inputs were asked to be static and are not."""
+        return tuple(
+            work.name
+            for work in self.work.layers
+            if self._job.selection.schemes[work.name].activations == "static" and not work.static
+        )
+
+    def _spoilt_static(self, work: LayerWork, stored: StoredWeight) -> str:
+        """Why the input of `work` cannot have one scale, the same for all layers that read it; empty where it can."""
+        first = work.layer.fused_group[0] if work.layer.fused_group else work.name
+        if first not in self._spoilt:
+            self._spoilt[first] = ""
+            if self.activations is not None and stored.input_scale is not None:
+                inputs = held_out_of(self.activations, work, None).inputs
+                reading = [
+                    each.weight() for each in self.work.layers if each.name in (work.layer.fused_group or (first,))
+                ]
+                float8 = work.grid.kind == "float8"
+                if errors := spoilt_by(inputs, reading, stored.input_scale, float8=float8):
+                    self._spoilt[first] = (
+                        f"input kept dynamic: one scale for all tokens leaves {errors[0] / errors[1]:,.0f} times the "
+                        "error of one a token (massive activations)"
+                    )
+        return self._spoilt[first]
 
     def check(self) -> None:
         """Raises QuantizationError when the method forgot a layer."""
@@ -219,7 +271,8 @@ class _BlockInTheMaking:
         return work
 
     def _activations_of(self, work: LayerWork) -> str:
-        return self._job.selection.schemes[work.name].activations
+        asked = self._job.selection.schemes[work.name].activations
+        return "dynamic" if asked == "static" and not work.static else asked
 
     def _unquantized(self, name: str, prefix: str) -> Tensor:
         """A tensor that is stored as it is: bit for bit the base's, unless the method rescaled it."""
@@ -260,7 +313,10 @@ class _Finished:
         self._job = job
         self._work = work
         self._error = weight_error(work.weight(), work.result) if error is None else error
-        form = job.selection.schemes[work.name].stored_format(job.recipe.format)
+        scheme = job.selection.schemes[work.name]
+        form = (scheme if work.static or scheme.activations != "static" else scheme.dynamic()).stored_format(
+            job.recipe.format
+        )
         self.tensors = layer_tensors(work.name, work.result.weight, form)
         self.number = tensor_digest(dequantize(work.result.weight))
 

@@ -1,28 +1,33 @@
 """The quantize stage: a model folder and a recipe in, a verified variant folder out."""
 
+import contextlib
+import math
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from qtool import __version__
 from qtool.errors import QtoolError, StoreError
+from qtool.models.architecture import LinearLayer
 from qtool.models.checkpoint import open_checkpoint
 from qtool.models.device import choose_device
 from qtool.progress import Progress
 from qtool.quantize.contract import FolderWork
-from qtool.quantize.folder import MANIFEST, manifest_of, write_beside
+from qtool.quantize.folder import MANIFEST, Made, manifest_of, write_beside
 from qtool.quantize.formats import layer_bytes, scale_dtype
 from qtool.quantize.layerwise import PROPAGATE, PROPAGATE_DEFAULT
-from qtool.quantize.ledger import enforce, stack_row
+from qtool.quantize.ledger import enforce, kept_row, stack_row
 from qtool.quantize.lint import emulated_here
 from qtool.quantize.memory import reset_peak
-from qtool.quantize.order import Order, prepare
+from qtool.quantize.notes import notes_of
+from qtool.quantize.order import Order, prepare, with_dynamic_inputs
 from qtool.quantize.parts import Parts
 from qtool.quantize.recipe import option
-from qtool.quantize.sequential import Job, quantize_blocks
+from qtool.quantize.sequential import Job, measure_outcome, quantize_blocks
 from qtool.quantize.verify import Expected, prompts_of, verify
 from qtool.records.unverified import refuse_unverified
-from qtool.records.variant import LedgerRow, Recipe, Variant, Verification
+from qtool.records.variant import LedgerRow, Recipe, Variant
 from qtool.store.digest import record_digest
 from qtool.store.run_directory import explained, new_folder, write_record
 
@@ -54,9 +59,9 @@ def quantize(
         progress.note(note)
     with new_folder(output, resume=True, replace=replace) as folder:
         try:
-            rows, verification = _make(order, folder, progress, whole_check, device)
-            enforce(rows, strict=strict)
-            variant = manifest_of(order, folder, rows, verification, seconds=time.monotonic() - started)
+            made = _make(order, folder, progress, whole_check, device)
+            enforce(made.rows, strict=strict)
+            variant = manifest_of(order, folder, made, seconds=time.monotonic() - started)
             write_record(folder / MANIFEST, variant)
         except QtoolError as error:
             if not isinstance(error, StoreError):  # a full disk can be helped and continued; this cannot
@@ -66,9 +71,7 @@ def quantize(
     return variant
 
 
-def _make(
-    order: Order, folder: Path, progress: Progress, whole_check: bool | None, device: str
-) -> tuple[tuple[LedgerRow, ...], Verification | None]:
+def _make(order: Order, folder: Path, progress: Progress, whole_check: bool | None, device: str) -> Made:
     if order.needs.scope == "folder":
         work = FolderWork(
             source=order.source,
@@ -81,17 +84,22 @@ def _make(
         )
         with explained(folder):
             result = order.method.quantize(work)
-        return result.rows, result.verification
+        return Made(result.rows, result.verification)
     return _make_blocks(order, folder, progress, whole_check, device)
 
 
-def _make_blocks(
-    order: Order, folder: Path, progress: Progress, whole_check: bool | None, device: str
-) -> tuple[tuple[LedgerRow, ...], Verification]:
-    parts = Parts(folder, count=len(order.architecture.blocks) + 1, signature=_signature(order, device))
-    records = quantize_blocks(job_of(order, device, progress), parts)
+def _make_blocks(order: Order, folder: Path, progress: Progress, whole_check: bool | None, device: str) -> Made:
+    parts = Parts(
+        folder, count=len(order.architecture.blocks) + 1, signature=_signature(order, device), threads=_threads()
+    )
+    with _computed_by(parts.threads, progress):
+        job = job_of(order, device, progress)
+        records = quantize_blocks(job, parts)
+        held_out = measure_outcome(job, parts)
+    order = with_dynamic_inputs(order, [name for record in records for name in record.dynamic])
     with explained(folder):
-        write_beside(order, folder, records)
+        write_beside(order, folder)
+    parts.join(records)
     expected = Expected(records, expected_bytes(order), order.selection.schemes, order.recipe.format)
     prompts = prompts_of(folder, (*order.held_out, *order.rows))
     verification = verify(folder, expected, order.architecture, prompts, whole=whole_check)
@@ -102,7 +110,19 @@ def _make_blocks(
         stack_row(stack, order.recipe, stored_bytes=order.weights.tensor_bytes(stack.name))
         for stack in order.architecture.stacks
     )
-    return (*(rows[layer.name] for layer in order.architecture.linears), *stacks), verification
+    ledger = (*(rows[layer.name] for layer in order.architecture.linears), *stacks, *_other_rows(order))
+    return Made(ledger, verification, held_out, parts.threads, notes_of(order))
+
+
+def _other_rows(order: Order) -> Iterator[LedgerRow]:
+    """The rows of what no scheme can hold."""
+    assert order.weights is not None  # something is quantized here
+    for name, kind in order.others:
+        if f"{name}.weight" in order.weights.names:
+            rows, *columns = order.weights.shape(f"{name}.weight")
+            layer = LinearLayer(name, rows, math.prod(columns), None)
+            size = order.weights.tensor_bytes(f"{name}.weight")
+            yield kept_row(layer, order.recipe, stored_bytes=size, reason=f"{kind}: no linear layer, stays as it is")
 
 
 def job_of(order: Order, device: str, progress: Progress) -> Job:
@@ -138,6 +158,27 @@ def expected_bytes(order: Order) -> int:
     return total
 
 
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+@contextlib.contextmanager
+def _computed_by(threads: int, progress: Progress) -> Iterator[None]:
+    """Computes with as many threads as the run that is continued here: another number may end in other bytes."""
+    import torch
+
+    before = torch.get_num_threads()
+    if threads != before:
+        progress.note(f"continues a killed run, with its number of threads ({threads}): so the bytes stay the same")
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _signature(order: Order, device: str) -> str:
     import torch
 
@@ -148,7 +189,6 @@ def _signature(order: Order, device: str) -> str:
             "calibration": order.calibration_digest,
             "qtool": __version__,
             "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
             "device": str(choose_device(device)),
         }
     )

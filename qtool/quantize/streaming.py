@@ -96,6 +96,11 @@ class StreamedModel:
             for ids, state in zip(batches, hidden, strict=True)
         ]
 
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits [rows, tokens, vocabulary] of hidden states [rows, tokens, width] that left the last block. The
+        weights outside the blocks must be in memory."""
+        return self._leaving_blocks(torch.zeros(hidden.shape[:2], dtype=torch.long, device=hidden.device), hidden)
+
     def _entering_blocks(self, ids: Tensor) -> tuple[Tensor, list["BlockCall"]]:
         with self.loaded_block(0):
             return entering_blocks(self.model, self.architecture.blocks, ids)

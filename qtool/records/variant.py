@@ -57,6 +57,17 @@ class LedgerRow:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldOutChange:
+    """What quantizing did to `tokens` tokens of calibration text that no method learnt from: the mean KL divergence
+    from the base in nats a token, its standard error, and the share of places with the same most likely token."""
+
+    tokens: int
+    kl_divergence: float
+    kl_error: float
+    same_token_share: float
+
+
+@dataclass(frozen=True, slots=True)
 class Verification:
     """What was compared when the variant was opened again from disk before it was called done.
 
@@ -78,7 +89,11 @@ class Verification:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Variant(Presented):
-    """The manifest `variant.json` of a finished variant folder; `recipe.scheme == "base"` is the baseline."""
+    """The manifest `variant.json` of a finished variant folder; `recipe.scheme == "base"` is the baseline.
+
+    `threads` is how many computed it: another number may add in another order and end in other bytes. `notes` are what
+    whoever uses the variant must know: how to load it, and what its calibration was too small for.
+    """
 
     SHOWN: ClassVar[tuple[str, ...]] = ("name", "recipe.scheme", "recipe.method", "bytes", "fallbacks")
 
@@ -96,3 +111,6 @@ class Variant(Presented):
     seconds: float
     peak_memory_bytes: int
     qtool_version: str
+    held_out: HeldOutChange | None = None
+    threads: int | None = None
+    notes: tuple[str, ...] = ()

@@ -30,6 +30,7 @@ def variant_text(variant: Variant, *, layers: bool = True) -> str:
     base = variant.base
     share = variant.bytes / max(base.bytes, 1)
     lines = [
+        *(f"note: {note}" for note in variant.notes),
         f"variant {variant.name}: {recipe_text(variant.recipe)}",
         f"  of {base.name} ({base.architecture}, {base.parameters:,} parameters, weights {base.weights_digest[:12]})",
         f"  {bytes_text(variant.bytes)} ({variant.bytes:,} bytes, {share:.3f} of the base), made "
@@ -38,6 +39,7 @@ def variant_text(variant: Variant, *, layers: bool = True) -> str:
         f"  calibration {variant.calibration_digest[:12] if variant.calibration_digest else 'none'}",
         *_verified(variant),
         *_totals(variant),
+        *_held_out(variant),
     ]
     if layers and variant.layers:
         lines += ["", aligned(_HEAD, [_cells(row) for row in variant.layers])]
@@ -73,6 +75,18 @@ def _totals(variant: Variant) -> list[str]:
         f"  {count_text(len(quantized), 'layer')} quantized, {kept} kept, {count_text(variant.fallbacks, 'fallback')}",
         *([f"  largest {kind} error: {_error(worst):.4f} in {worst.layer}"] if known else []),
         *(f"  {count_text(count, 'layer')}: {reason}" for reason, count in _reasons(variant.layers)),
+    ]
+
+
+def _held_out(variant: Variant) -> list[str]:
+    """What quantizing did to held-out text, in the unit that foretells answers."""
+    change = variant.held_out
+    if change is None:
+        known = variant.recipe.method in ("imported", "baseline") or not variant.layers
+        return [] if known else ["  held-out KL divergence: not measured; give --calibration DIR"]
+    return [
+        f"  held-out KL divergence: {change.kl_divergence:.4f} +- {change.kl_error:.4f} nats a token over "
+        f"{change.tokens:,} tokens; same most likely token in {100 * change.same_token_share:.1f} %"
     ]
 
 

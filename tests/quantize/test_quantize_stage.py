@@ -17,6 +17,7 @@ from qtool.models.stored_weights import dequantize
 from qtool.progress import Silent
 from qtool.quantize.memory import peak_bytes
 from qtool.quantize.readings import load_with_transformers
+from qtool.quantize.selection import HEAD_KEPT
 from qtool.quantize.stage import quantize
 from qtool.quantize.streaming import StreamedModel
 from qtool.records.variant import Recipe, Variant
@@ -71,7 +72,7 @@ def test_ledger_has_a_row_for_every_linear_layer(make: Make) -> None:
     variant = make(Recipe("w4a16", "rtn", group_size=32))
     assert len(variant.layers) == 2 * 7 + 1
     head = next(row for row in variant.layers if row.layer == "lm_head")
-    assert (head.scheme_used, head.method_used, head.reason) == ("base", "none", "skipped as asked")
+    assert (head.scheme_used, head.method_used, head.reason) == ("base", "none", HEAD_KEPT)
     rows = [row for row in variant.layers if row.layer != "lm_head"]
     assert all(row.method_used == "rtn" and 0.02 < row.weight_error < 0.2 for row in rows)
     assert variant.fallbacks == 0
@@ -87,9 +88,16 @@ def test_calibration_adds_the_error_of_each_output(make: Make, calibration: Path
 
 def test_static_activations_store_the_calibrated_scale(make: Make, tmp_path: Path, calibration: Path) -> None:
     recipe = Recipe("w8a8", "rtn", activations="static", observer="absmax")
-    make(recipe, calibration=calibration, whole_check=True)
-    scale = open_checkpoint(tmp_path / "variant").tensor(f"{LAYER}.input_scale")
+    variant = make(recipe, calibration=calibration, whole_check=True)
+    scale = open_checkpoint(tmp_path / "variant").tensor("model.layers.0.self_attn.q_proj.input_scale")
     assert scale.tolist() == pytest.approx([6.0 / 127.5])
+    # a range of 6 leaves nothing of what this model's down_proj sees: its input is dynamic, in a group of its own
+    reason = next(row.reason for row in variant.layers if row.layer == LAYER)
+    assert reason.startswith("input kept dynamic: one scale for all tokens leaves ")
+    config = json.loads((tmp_path / "variant" / "config.json").read_text())["quantization_config"]
+    dynamic = {group["input_activations"]["dynamic"]: group["targets"] for group in config["config_groups"].values()}
+    assert LAYER in dynamic[True]
+    assert "model.layers.0.self_attn.q_proj" in dynamic[False]
 
 
 def test_everything_a_user_needs_lies_beside_the_weights(make: Make, tmp_path: Path) -> None:
@@ -237,7 +245,7 @@ def test_shard_damaged_on_the_way_to_disk_is_found(make: Make, tmp_path: Path, m
 
     def damaged(path: Path, tensors: dict[str, torch.Tensor]) -> None:
         honest(path, tensors)
-        if path.name.startswith("model-00002"):
+        if path.name.startswith("part-00001"):
             data = bytearray(path.read_bytes())
             data[-1] ^= 1
             path.write_bytes(bytes(data))

@@ -69,7 +69,11 @@ class Inputs:
     def closes_branch(self, work: LayerWork) -> bool:
         return False
 
-    def visit_missing(self, work: LayerWork, visitor: Callable[[Tensor, Tensor], None]) -> None:
+    learnt_batches = 1
+
+    def visit_missing(
+        self, work: LayerWork, visitor: Callable[[Tensor, Tensor], None], *, held_out: bool = False
+    ) -> None:
         raise AssertionError("there is no flow of an unquantized model here")
 
 

@@ -30,11 +30,10 @@ ALONE = """
 import json, sys
 sys.modules["qtool"] = None  # importing it fails from here on
 import torch
-from transformers import AutoModelForCausalLM, CompressedTensorsConfig
+from transformers import AutoModelForCausalLM
 answers = {}
 for folder in sys.argv[3:]:
-    asked = {"quantization_config": CompressedTensorsConfig(dequantize=True)} if "asymmetric" in folder else {}
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", **asked).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
     model.generation_config.eos_token_id = None
     ids = torch.tensor([json.loads(sys.argv[1])])
     made = model.generate(ids, max_new_tokens=int(sys.argv[2]), do_sample=False, pad_token_id=0)

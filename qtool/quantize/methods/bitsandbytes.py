@@ -31,6 +31,7 @@ from qtool.quantize.ledger import kept_row
 from qtool.quantize.linking import link_or_copy
 from qtool.quantize.readings import one_pass
 from qtool.quantize.recipe import choice_problem, option
+from qtool.quantize.selection import why_skipped
 from qtool.quantize.verify import prompts_of, run_too
 from qtool.records.variant import LedgerRow, Recipe, Verification
 
@@ -119,7 +120,8 @@ def _rows(work: FolderWork, model: Any) -> tuple[LedgerRow, ...]:
     for layer in work.architecture.linears:
         sizes = [written.tensor_bytes(name) for name in written.names if name.startswith(f"{layer.name}.")]
         if layer not in work.layers:
-            rows.append(kept_row(layer, work.recipe, stored_bytes=sum(sizes), reason="skipped as asked"))
+            reason = why_skipped(work.architecture, layer)
+            rows.append(kept_row(layer, work.recipe, stored_bytes=sum(sizes), reason=reason))
             continue
         weight = base.tensor(layer.weight).float()
         numbers = _numbers(model.get_submodule(layer.name), work.recipe.scheme).float().cpu()

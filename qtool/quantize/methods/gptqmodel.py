@@ -24,6 +24,7 @@ from qtool.quantize.contract import FolderResult, FolderWork, Needs
 from qtool.quantize.ledger import kept_row
 from qtool.quantize.linking import link_or_copy
 from qtool.quantize.recipe import SCHEMES
+from qtool.quantize.selection import why_skipped
 from qtool.quantize.verify import prompts_of, run_too
 from qtool.records.variant import LedgerRow, Recipe, Verification
 from qtool.store.codec import read_json_object
@@ -97,7 +98,7 @@ def _rows(work: FolderWork) -> tuple[LedgerRow, ...]:
             rows.append(_row(layer, work.recipe, base, written, formats[layer.name], tokens))
         else:
             size = written.tensor_bytes(layer.weight) if layer.weight in written.names else 0
-            rows.append(kept_row(layer, work.recipe, stored_bytes=size, reason="skipped as asked"))
+            rows.append(kept_row(layer, work.recipe, stored_bytes=size, reason=why_skipped(work.architecture, layer)))
     return tuple(rows)
 
 
