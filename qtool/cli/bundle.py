@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from qtool.cli.output import show, stage_progress
+from qtool.cli.output import show
 
 
 def command(
@@ -22,16 +22,11 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Write weights, tokenizer, golden prompts, settings, model card and deployment files as one folder."""
-    from qtool.bundle.stage import bundle
+    from qtool.front_door.shipping import bundle
 
     target = output or run / "bundle"
     result = bundle(
-        run,
-        variant=variant,
-        output=target,
-        progress=stage_progress(quiet),
-        replace=replace,
-        allow_unverified=allow_unverified,
+        run, variant=variant, output=target, replace=replace, allow_unverified=allow_unverified, quiet=quiet
     )
     size = sum(entry.bytes for entry in result.files)
     text = (

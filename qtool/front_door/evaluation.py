@@ -22,13 +22,14 @@ def evaluate(
     data: str | None = None,
     evals_dir: PathLike | None = None,
     until_decided: int | None = None,
-    chat: bool = False,
+    chat: bool | None = None,
     in_flight: int = 32,
     dtype: str = "auto",
     device: str = "auto",
     backend: str = "qtool",
     tokenizer: PathLike | None = None,
     generate_all: bool = False,
+    allow_unverified: bool = False,
     unsafe_code: bool = False,
     output: PathLike | None = None,
     quiet: bool = False,
@@ -62,6 +63,7 @@ def evaluate(
             backend=backend,
             forcing=not generate_all,
             tokenizer=None if tokenizer is None else locate(str(tokenizer)),
+            allow_unverified=allow_unverified,
         ),
     )
     return fulfil(order, chosen_progress(quiet))

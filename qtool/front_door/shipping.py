@@ -49,6 +49,7 @@ def bundle(
     variant: str | None = None,
     output: PathLike | None = None,
     replace: bool = False,
+    allow_unverified: bool = False,
     quiet: bool = False,
 ) -> Bundle:
     """Writes weights, tokenizer, golden prompts, settings, model card and deployment files of the recommended variant,
@@ -56,7 +57,14 @@ def bundle(
     from qtool.bundle.stage import bundle as write
 
     target = optional_path(output) or Path(run) / "bundle"
-    return write(Path(run), variant=variant, output=target, progress=chosen_progress(quiet), replace=replace)
+    return write(
+        Path(run),
+        variant=variant,
+        output=target,
+        progress=chosen_progress(quiet),
+        replace=replace,
+        allow_unverified=allow_unverified,
+    )
 
 
 def serve(
@@ -98,7 +106,11 @@ def serve(
         max_body_bytes=max_body_bytes,
     )
     listen(
-        Path(bundle), listening=Listening(host, port), name=model_name, limits=limits, running=Running(device, threads)
+        Path(bundle),
+        listening=Listening(host, port),
+        name=model_name,
+        limits=limits,
+        running=Running(device, threads),
     )
 
 
