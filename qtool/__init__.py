@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from qtool.front_door.evaluation import compare, evaluate
     from qtool.front_door.layer_costs import sensitivity
     from qtool.front_door.looking import doctor, explain, lint, names, show
-    from qtool.front_door.quantization import estimate, import_variant, quantize
+    from qtool.front_door.quantization import convert, estimate, import_variant, quantize
     from qtool.front_door.shipping import bundle, demo, report, run, serve
     from qtool.front_door.timing import time
     from qtool.plan import read_plan
@@ -34,6 +34,7 @@ __all__ = [
     "calibrate",
     "calibrate_shard",
     "compare",
+    "convert",
     "demo",
     "doctor",
     "estimate",
@@ -63,7 +64,7 @@ _ROOMS = {
     "qtool.front_door.evaluation": ("compare", "evaluate"),
     "qtool.front_door.layer_costs": ("sensitivity",),
     "qtool.front_door.looking": ("doctor", "explain", "lint", "names", "show"),
-    "qtool.front_door.quantization": ("estimate", "import_variant", "quantize"),
+    "qtool.front_door.quantization": ("convert", "estimate", "import_variant", "quantize"),
     "qtool.front_door.shipping": ("bundle", "demo", "report", "run", "serve"),
     "qtool.front_door.timing": ("time",),
     "qtool.plan": ("read_plan",),

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from qtool.errors import MismatchError, StoreError, UnknownName, UsageError
-from qtool.evaluate.verdict import verdict_of_bounds
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation, VerdictName
 from qtool.records.report import Report, ReportRow
+from qtool.records.ship_rule import verdict_of_bounds
 from qtool.records.variant import Variant
 from qtool.report.join import join
 from qtool.report.stage import judge

@@ -22,18 +22,12 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Write weights, tokenizer, golden prompts, settings, model card and deployment files as one folder."""
-    target, progress = output or run / "bundle", stage_progress(quiet)
-    progress.note(f"{target}: bundling {variant or 'the recommended variant'} of {run}")
-
-    from qtool.bundle.stage import bundle
+    target = output or run / "bundle"
+    stage_progress(quiet).note(f"{target}: bundling {variant or 'the recommended variant'} of {run}")
+    from qtool.front_door.shipping import bundle
 
     result = bundle(
-        run,
-        variant=variant,
-        output=target,
-        progress=progress,
-        replace=replace,
-        allow_unverified=allow_unverified,
+        run, variant=variant, output=target, replace=replace, allow_unverified=allow_unverified, quiet=quiet
     )
     size = sum(entry.bytes for entry in result.files)
     text = (

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from qtool.cli.output import show, stage_progress
+from qtool.cli.output import show
 
 
 def command(
@@ -23,23 +23,8 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Write a variant as a GGUF file. Codes and scales are copied as they are: no weight is rounded again."""
-    from typing import Literal, cast
-
-    from qtool.errors import UnknownName
-    from qtool.models.locate import locate
-    from qtool.quantize.convert import convert
+    from qtool.front_door.quantization import convert
     from qtool.report.conversion_text import conversion_text
 
-    if to != "gguf":
-        raise UnknownName("file format", to, ["gguf"])
-    if embedding not in ("keep", "f16", "q8_0"):
-        raise UnknownName("type of embedding", embedding, ["keep", "f16", "q8_0"])
-    found = convert(
-        locate(variant),
-        output,
-        progress=stage_progress(quiet),
-        embedding=cast(Literal["keep", "f16", "q8_0"], embedding),
-        pre=pre,
-        replace=replace,
-    )
+    found = convert(variant, output, to=to, embedding=embedding, pre=pre, replace=replace, quiet=quiet)
     show(found, as_json, conversion_text(found.file, found.kinds, found.compared, found.rounded, found.bytes))

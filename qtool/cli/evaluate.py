@@ -53,43 +53,30 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Evaluate a variant; with a baseline, end in PASS (exit code 0), FAIL (1) or UNDECIDED (2)."""
-    progress = stage_progress(quiet)
-    progress.note(f"{variant}: evaluating {', '.join(task)}; opening the model")
-
-    from qtool.evaluate.model import Settings
-    from qtool.evaluate.order import Order, fulfil
-    from qtool.evaluate.text import render
-    from qtool.models.locate import locate
+    stage_progress(quiet).note(f"{variant}: evaluating {', '.join(task)}; opening the model")
+    from qtool.front_door.evaluation import evaluate
     from qtool.records.ship_rule import exit_code
 
-    order = Order(
-        model=_locate(variant),
-        tasks=tuple(task),
-        output=output,
-        baseline=None if baseline is None else _locate(baseline),
+    found = evaluate(
+        variant,
+        tasks=task,
+        baseline=baseline,
         limit=limit,
-        margin_points=margin,
+        margin=margin,
         data=data,
         evals_dir=evals_dir,
         until_decided=until_decided,
+        chat=chat,
+        in_flight=in_flight,
+        dtype=dtype,
+        device=device,
+        backend=backend,
+        tokenizer=tokenizer,
+        generate_all=generate_all,
+        allow_unverified=allow_unverified,
         unsafe_code=unsafe_code,
-        settings=Settings(
-            chat=chat,
-            in_flight=in_flight,
-            dtype=dtype,
-            device=device,
-            backend=backend,
-            forcing=not generate_all,
-            tokenizer=None if tokenizer is None else locate(tokenizer),
-            allow_unverified=allow_unverified,
-        ),
+        output=output,
+        quiet=quiet,
     )
-    found = fulfil(order, progress)
-    show(found, as_json, render(found))
+    show(found, as_json, found.table())
     raise typer.Exit(exit_code(found.overall))
-
-
-def _locate(model: str) -> Path:
-    from qtool.models.locate import is_url, locate
-
-    return Path(model) if is_url(Path(model)) else locate(model)

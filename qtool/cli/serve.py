@@ -36,24 +36,22 @@ def command(
     max_body_bytes: Annotated[int, typer.Option(min=1000, help="Largest request body; more is refused.")] = 2_000_000,
 ) -> None:
     """Serve /v1/completions, /v1/chat/completions, /v1/models, /health, /ready and /metrics until told to stop."""
-    from dataclasses import replace
+    from qtool.front_door.shipping import serve
 
-    from qtool.serve.stage import Listening, Running, default_limits, serve
-    from qtool.serve.supervision.gate import read_bundle
-    from qtool.serve.watching.log import configure
-
-    limits = default_limits(read_bundle(bundle))
-    configure()
-    limits = replace(
-        limits,
-        max_running=max_running or limits.max_running,
-        max_queue=limits.max_queue if max_queue is None else max_queue,
+    serve(
+        bundle,
+        host=host,
+        port=port,
+        model_name=name,
+        device=device,
+        threads=threads,
+        max_running=max_running,
+        max_queue=max_queue,
         queue_seconds=queue_seconds,
         max_connections=max_connections,
-        deadline_seconds=deadline,
+        deadline=deadline,
         default_tokens=default_tokens,
-        drain_seconds=drain,
-        stall_seconds=stall,
+        drain=drain,
+        stall=stall,
         max_body_bytes=max_body_bytes,
     )
-    serve(bundle, listening=Listening(host, port), name=name, limits=limits, running=Running(device, threads))

@@ -16,7 +16,7 @@ def command(
 
     Ends with exit code 7 where a file is no longer what was written.
     """
-    from qtool.report.folder import describe
+    from qtool.front_door.looking import show as describe
     from qtool.report.unchanged import refuse_changed
 
     found = describe(folder)

@@ -17,6 +17,7 @@ import numpy as np
 
 from qtool.evaluate.statistics import Values, standard_error
 from qtool.records.evaluation import Interval, VerdictName
+from qtool.records.ship_rule import verdict_of_bounds
 
 LEVEL = 0.05
 POWER = 0.80
@@ -107,13 +108,6 @@ def score(items: int, harmful: int, beneficial: int, gain: float) -> float:
 def decide(found: Bounds, margin: float) -> VerdictName:
     """The verdict on one task."""
     return verdict_of_bounds(found.interval(), margin)
-
-
-def verdict_of_bounds(interval: Interval, margin: float) -> VerdictName:
-    """The verdict that the two one-sided bounds of a difference give."""
-    if interval.low > -margin:
-        return "PASS"
-    return "FAIL" if interval.high < -margin else "UNDECIDED"
 
 
 def items_to_decide(found: Bounds, margin: float) -> int | None:

@@ -22,7 +22,7 @@ def evaluate(
     data: str | None = None,
     evals_dir: PathLike | None = None,
     until_decided: int | None = None,
-    chat: bool = False,
+    chat: bool | None = None,
     in_flight: int = 32,
     dtype: str = "auto",
     device: str = "auto",

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from qtool.front_door.paths import PathLike, optional_path
 from qtool.progress import Progress, chosen_progress
 from qtool.records.variant import Recipe, Variant
 
 if TYPE_CHECKING:
+    from qtool.quantize.convert import Conversion
     from qtool.quantize.estimate import Estimate
 
 
@@ -131,6 +132,35 @@ def import_variant(
         name=name or Path(output).name,
         base=None if base is None else locate(str(base)),
         progress=chosen_progress(quiet),
+    )
+
+
+def convert(
+    variant: PathLike,
+    output: PathLike,
+    *,
+    to: str = "gguf",
+    embedding: str = "keep",
+    pre: str | None = None,
+    replace: bool = False,
+    quiet: bool = False,
+) -> "Conversion":
+    """Writes a variant as a file for another program; codes and scales are copied, no weight is rounded again."""
+    from qtool.errors import UnknownName
+    from qtool.models.locate import locate
+    from qtool.quantize.convert import convert as write
+
+    if to != "gguf":
+        raise UnknownName("file format", to, ["gguf"])
+    if embedding not in ("keep", "f16", "q8_0"):
+        raise UnknownName("type of embedding", embedding, ["keep", "f16", "q8_0"])
+    return write(
+        locate(str(variant)),
+        Path(output),
+        progress=chosen_progress(quiet),
+        embedding=cast(Literal["keep", "f16", "q8_0"], embedding),
+        pre=pre,
+        replace=replace,
     )
 
 

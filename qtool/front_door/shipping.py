@@ -106,7 +106,11 @@ def serve(
         max_body_bytes=max_body_bytes,
     )
     listen(
-        Path(bundle), listening=Listening(host, port), name=model_name, limits=limits, running=Running(device, threads)
+        Path(bundle),
+        listening=Listening(host, port),
+        name=model_name,
+        limits=limits,
+        running=Running(device, threads),
     )
 
 

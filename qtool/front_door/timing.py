@@ -56,7 +56,46 @@ def time(
 ) -> Timings:
     """Times `variants` side by side: first token, later tokens, end to end, throughput, cold start and memory; raw
     samples lie in the folder `output`. Raises CapacityError where every request of a variant failed."""
-    from qtool.errors import CapacityError
+    found = time_variants(
+        variants,
+        output,
+        concurrency=concurrency,
+        rates=rates,
+        requests=requests,
+        sweep=sweep,
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        task=task,
+        ttft_limit_ms=ttft_limit_ms,
+        tpot_limit_ms=tpot_limit_ms,
+        dtype=dtype,
+        device=device,
+        backend=backend,
+        quiet=quiet,
+    )
+    refuse_failed(found)
+    return found
+
+
+def time_variants(
+    variants: Sequence[PathLike],
+    output: PathLike,
+    *,
+    concurrency: Sequence[int],
+    rates: Sequence[float],
+    requests: int,
+    sweep: bool,
+    prompt_tokens: int | None,
+    output_tokens: int | None,
+    task: str | None,
+    ttft_limit_ms: float,
+    tpot_limit_ms: float,
+    dtype: str,
+    device: str,
+    backend: str,
+    quiet: bool,
+) -> Timings:
+    """What `time` returns, also where every request of a variant failed."""
     from qtool.latency.stage import measure
     from qtool.latency.timing import Limits
     from qtool.records.plan import LatencySettings
@@ -65,7 +104,8 @@ def time(
     named = _named(variants)
     levels = SWEEP_CONCURRENCY if sweep else tuple(dict.fromkeys(concurrency or DEFAULT_CONCURRENCY))
     lengths = _task_lengths(task, named) if task else _DEFAULT_LENGTHS
-    found = Timings(
+    _refuse_other_bases(named)
+    return Timings(
         measure(
             named,
             LatencySettings(levels, requests, prompt_tokens or lengths[0], output_tokens or lengths[1]),
@@ -78,10 +118,15 @@ def time(
             rates=tuple(dict.fromkeys(rates)),
         )
     )
+
+
+def refuse_failed(found: Timings) -> None:
+    """Raises CapacityError where every request of a variant failed."""
+    from qtool.errors import CapacityError
+
     for profile in found.profiles:
         if not any(level.requests for level in profile.levels):
             raise CapacityError(f"{profile.variant}: every request failed, the first with: {profile.levels[0].failure}")
-    return found
 
 
 def _check_rates(rates: Sequence[float]) -> None:
@@ -106,22 +151,47 @@ def _named(variants: Sequence[PathLike]) -> dict[str, Path]:
     return named
 
 
+def _refuse_other_bases(named: Mapping[str, Path]) -> None:
+    """Raises MismatchError where a variant would be timed beside a model that is not of its base."""
+    from qtool.errors import MismatchError
+    from qtool.models.checkpoint import identify, is_quantized, read_config
+    from qtool.models.locate import is_url
+    from qtool.records.model import same_base
+    from qtool.records.variant import Variant
+    from qtool.store.codec import read_json
+
+    variants = {name: folder for name, folder in named.items() if (folder / "variant.json").is_file()}
+    bases = {name: read_json(Variant, folder / "variant.json").base for name, folder in variants.items()}
+    for name, folder in named.items():
+        if bases and name not in variants and not is_url(folder) and not is_quantized(read_config(folder)):
+            bases[name] = identify(folder)
+    first = next(iter(bases), "")
+    for name, base in bases.items():
+        if not same_base(base, bases[first]):
+            raise MismatchError(
+                f"{first} and {name} are of different base models ({bases[first].name} and {base.name}); "
+                "time a variant beside the base it was made from"
+            )
+
+
 def _task_lengths(task: str, named: Mapping[str, Path]) -> tuple[int, int]:
     """Median tokens of the task's prompts and of its reference answers, told by the first folder's tokenizer."""
     import statistics
 
     from qtool.errors import UsageError
+    from qtool.evaluate.language import load_language
     from qtool.evaluate.prompts import questions
     from qtool.evaluate.tasks import load_items, load_shots, load_task
     from qtool.models.locate import is_url
-    from qtool.models.tokenizer import encode, load_tokenizer
+    from qtool.models.tokenizer import has_chat_template
 
     folder = next((folder for folder in named.values() if not is_url(folder)), None)
     if folder is None:
         raise UsageError("--task needs a tokenizer, and a server gives none; give --prompt-tokens and --output-tokens")
     asked = load_task(task)
     items = load_items(asked, count=_TASK_ITEMS)
-    tokenizer = load_tokenizer(folder)
-    prompts = [len(encode(tokenizer, one.prompt)) for one in questions(asked, items, shots=load_shots(asked))]
-    answers = [len(encode(tokenizer, item.answer, bos=False)) for item in items]
+    language = load_language(folder)
+    chat = language if has_chat_template(folder) else None  # asked as `qtool eval` and the server would ask it
+    prompts = [len(language.encode(one.prompt)) for one in questions(asked, items, shots=load_shots(asked), chat=chat)]
+    answers = [len(language.encode(item.answer, bos=False)) for item in items]
     return round(statistics.median(prompts)), max(round(statistics.median(answers)), 1)

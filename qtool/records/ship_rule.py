@@ -6,7 +6,7 @@ Every command that ends in a verdict (eval, compare, run, the report, a ladder's
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from qtool.records.evaluation import Evaluation, VerdictName
+from qtool.records.evaluation import Evaluation, Interval, VerdictName
 from qtool.records.report import Report
 
 # of eval, compare and run; an error has a code of its own, so a pipeline may act on these three
@@ -50,6 +50,13 @@ def verdict_of(evaluation: Evaluation) -> TaskVerdict:
     comparison = evaluation.comparison
     verdict = None if comparison is None else comparison.verdict
     return TaskVerdict(evaluation.task, verdict, critical=evaluation.critical is not False)
+
+
+def verdict_of_bounds(interval: Interval, margin: float) -> VerdictName:
+    """The verdict that the two one-sided bounds of a difference give."""
+    if interval.low > -margin:
+        return "PASS"
+    return "FAIL" if interval.high < -margin else "UNDECIDED"
 
 
 def run_verdict(report: Report) -> VerdictName:

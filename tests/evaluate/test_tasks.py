@@ -89,7 +89,7 @@ def test_a_missing_folder_of_tasks_is_said(tmp_path: Path) -> None:
         ("margin_points = 2.0", "margin_points = 0", "margin_points"),
         ("margin_points = 2.0", "margin_points = 101", "margin_points"),
         ('metric = "exact"', 'metric = "exakt"', "did you mean exact"),
-        ('scorer = "generation"', 'scorer = "generator"', "'generation', 'choice', 'rolling'"),
+        ('scorer = "generation"', 'scorer = "generator"', "did you mean generation"),
         ('data = "own.jsonl"', 'generator = "arithmetik"', "did you mean arithmetic"),
         ("items = 10", "items = 0", "items"),
         ("seed = 1", "sead = 1", "unknown key"),
