@@ -1,4 +1,5 @@
-"""The error tree: each class is one kind of answer a user gets, with its exit code."""
+"""The error tree: each class is one kind of answer a user gets, with its exit code: never 0, 1 or 2, which are
+verdicts."""
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -7,13 +8,13 @@ from difflib import get_close_matches
 class QtoolError(Exception):
     """A failure qtool can explain in one line: what, where, and what to do."""
 
-    exit_code = 1
+    exit_code = 11
 
 
 class UsageError(QtoolError):
     """The command or the plan asks for something that cannot be meant."""
 
-    exit_code = 2
+    exit_code = 10
 
 
 class UnknownName(UsageError):
@@ -97,4 +98,4 @@ class CapacityError(QtoolError):
 class RequestError(QtoolError):
     """One request to the engine or the server is invalid; all others are unaffected."""
 
-    exit_code = 2
+    exit_code = 10

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from qtool.calibrate.stored_tensors import StoredTensors
 from qtool.errors import ModelError
 from qtool.models.architecture import Architecture, describe_model
+from qtool.models.block_form import BlockCall, BlockForm, split_call
 from qtool.models.checkpoint import is_quantized, open_checkpoint
 from qtool.models.skeleton import empty_model, load_base
-
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]  # of one block, without the hidden states
 
 
 class _LastBlockReached(Exception):
@@ -28,10 +27,6 @@ class _LastBlockReached(Exception):
 
 class _HeadReached(Exception):
     """Ends the model's forward pass before the output head, whose weights are then never needed."""
-
-
-class _WrongForm(Exception):
-    """The model takes the blocks' output for a tuple, or for none, against what was tried."""
 
 
 class BlockStream:
@@ -53,9 +48,9 @@ class BlockStream:
             self._model = load_base(folder, dtype=dtype, device=device)
         self.architecture: Architecture = describe_model(self._model)
         self.blocks: tuple[nn.Module, ...] = tuple(map(self._model.get_submodule, self.architecture.blocks))
-        self._as_tuple = False
-        self._arguments: dict[int, list[tuple[Arguments, ...]]] = {}
-        self._row_arguments: dict[int, tuple[Arguments, ...]] = {}
+        self._form: BlockForm | None = None
+        self._arguments: dict[int, list[tuple[BlockCall, ...]]] = {}
+        self._row_arguments: dict[int, tuple[BlockCall, ...]] = {}
         for module in self._model.modules():
             for name, buffer in module.named_buffers(recurse=False):
                 if buffer.device.type != "meta":
@@ -96,7 +91,7 @@ class BlockStream:
         final: list[Tensor] = []
 
         def last(*positional: Any, **keywords: Any) -> Any:
-            return (final[0],) if self._as_tuple else final[0]
+            return self._like(final[0])
 
         def run(tokens: Tensor, hidden: Tensor) -> None:
             final[:] = [hidden.to(self._device)]
@@ -126,54 +121,66 @@ class BlockStream:
         with self._filled(module, recurse=True):
 
             def run(row: int, hidden: Tensor) -> Tensor:
-                positional, keywords = self._row_arguments[row][index]
                 with torch.inference_mode():
-                    output = module(hidden.to(self._device), *positional, **keywords)
-                return output[0] if isinstance(output, tuple) else output  # type: ignore[no-any-return]
+                    return self._row_arguments[row][index].run(module, hidden.to(self._device))
 
             yield run
 
     def _embed(self, row: int, tokens: Tensor) -> Tensor:
-        self._noted: list[Arguments] = []
+        tokens = tokens.to(self._device)
+        self._noted: list[BlockCall] = []
         self._entering: Tensor | None = None
-        try:
-            with torch.inference_mode():
-                self._model(input_ids=tokens.to(self._device), use_cache=False)
-        except _LastBlockReached:
-            pass
-        except _WrongForm:
-            self._as_tuple = not self._as_tuple
-            return self._embed(row, tokens)
-        assert self._entering is not None
+        if self._form is None or self._form.extras:
+            self._form = self._form_of(tokens[:, :2] if self._form is None else tokens)
+            if self._form.extras:
+                self._form = self._form_of(tokens)
+        with contextlib.suppress(_LastBlockReached), torch.inference_mode():
+            self._model(input_ids=tokens, use_cache=False)
+        name = type(self._model).__name__
+        if self._entering is None or len(self._noted) != len(self.blocks):
+            raise ModelError(f"{name}: its forward pass runs {len(self._noted)} of its {len(self.blocks)} blocks")
+        self._form.refuse_passed_on(name, self._noted)
         self._row_arguments[row] = self._shared(tokens.shape[-1], tuple(self._noted))
         return self._entering
 
+    def _form_of(self, tokens: Tensor) -> BlockForm:
+        """What the first block gives for `tokens`: it alone is run for this, as it is."""
+        block: Any = self.blocks[0]
+        standing_in = block.__dict__.pop("forward")
+        try:
+            with self._filled(block, recurse=True):
+                form = BlockForm(self._model, block, tokens)
+        finally:
+            block.forward = standing_in
+        return form
+
+    def _like(self, hidden: Tensor) -> Any:
+        assert self._form is not None  # learned when the first row was embedded
+        return self._form.like(hidden)
+
     def _noting(self, index: int) -> Callable[..., Any]:
         def forward(*positional: Any, **keywords: Any) -> Any:
-            hidden = positional[0] if positional else keywords.pop("hidden_states")
+            hidden, call = split_call(positional, keywords)
             if self._entering is None:
                 self._entering = hidden
-            if hidden.shape != self._entering.shape:
-                raise _WrongForm
-            self._noted.append((positional[1:], keywords))
+            self._noted.append(call)
             if index == len(self.blocks) - 1:
                 raise _LastBlockReached
-            return (hidden,) if self._as_tuple else hidden
+            return self._like(hidden)
 
         return forward
 
-    def _shared(self, length: int, noted: tuple[Arguments, ...]) -> tuple[Arguments, ...]:
+    def _shared(self, length: int, noted: tuple[BlockCall, ...]) -> tuple[BlockCall, ...]:
         """`noted`, or an equal one that a row of the same length has left: kept once, whatever the number of rows."""
         known = self._arguments.setdefault(length, [])
         for candidate in known:
-            if _equal(candidate, noted):
+            if all(map(_same_call, candidate, noted)):
                 return candidate
         known.append(noted)
         return noted
 
     def _passing(self, *positional: Any, **keywords: Any) -> Any:
-        hidden = positional[0] if positional else keywords["hidden_states"]
-        return (hidden,) if self._as_tuple else hidden
+        return self._like(split_call(positional, keywords)[0])
 
     @contextlib.contextmanager
     def _with_blocks(self, forwards: list[Callable[..., Any]]) -> Iterator[None]:
@@ -227,6 +234,12 @@ def _stop(module: nn.Module, arguments: tuple[Any, ...]) -> None:
 
 def _restore_forward(block: nn.Module) -> None:
     del block.forward  # the instance attribute; the class's own forward shows again
+
+
+def _same_call(first: BlockCall, second: BlockCall) -> bool:
+    return first.keyword == second.keyword and _equal(
+        (first.positional, first.named), (second.positional, second.named)
+    )
 
 
 def _equal(first: Any, second: Any) -> bool:

@@ -1,8 +1,10 @@
 """The `qtool` program: its commands, and the one place that turns an error into a line and an exit code."""
 
+import os
 import signal
 import sys
-from types import FrameType
+import traceback
+from types import FrameType, TracebackType
 from typing import Annotated
 
 import typer
@@ -28,7 +30,21 @@ from qtool.cli import (
     serve,
     show,
 )
-from qtool.errors import QtoolError
+from qtool.errors import QtoolError, UsageError
+
+CLOSED_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
+INTERRUPTED = 130
+FAULT = 70
+_TYPERS_USAGE = 2
+_KEPT = {
+    "run": "finished stages and answers are kept, and the same command goes on from there",
+    "quantize": "finished blocks are kept, and the same command goes on from there",
+    "calibrate": "finished parts are kept, and the same command goes on from there",
+    "eval": "answers so far are kept, and the same command asks only what is missing",
+    "sensitivity": "layers measured so far are kept, and the same command goes on from there",
+    "serve": "the server has stopped",
+}
+_KEPT_NOTHING = "nothing is kept; run the same command again"
 
 app = typer.Typer(
     name="qtool",
@@ -78,14 +94,51 @@ def options(
 
 
 def main() -> None:
-    """Runs one command; a QtoolError becomes one line on stderr and its own exit code."""
+    """Runs one command; a QtoolError becomes one line on stderr and its own exit code.
+
+    Codes 0, 1 and 2 are verdicts: whatever else ends a command has another one.
+    """
     signal.signal(signal.SIGTERM, _interrupt)  # a plain kill cleans up like Ctrl-C does
+    sys.excepthook = _end_with_own_code
+    _use_own_code_for_usage()
     try:
         app()
     except QtoolError as error:
         sys.stderr.write(f"qtool: {error}\n")
         sys.exit(error.exit_code)
+    except SystemExit as ending:
+        sys.exit(_told(ending.code))
+
+
+def _end_with_own_code(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Python ends with 1 after an exception that nobody caught, and a script takes 1 for FAIL."""
+    traceback.print_exception(kind, error, trace)
+    sys.stderr.write("qtool: this is a fault of qtool itself; please report it with the lines above\n")
+    sys.stderr.flush()
+    os._exit(FAULT)
+
+
+def _use_own_code_for_usage() -> None:
+    """Typer ends wrong usage with 2, which is a verdict here (UNDECIDED)."""
+    for kind in typer.BadParameter.__mro__:
+        if getattr(kind, "exit_code", None) == _TYPERS_USAGE:
+            kind.exit_code = UsageError.exit_code
+
+
+def _told(code: object) -> object:
+    """The exit code, after the line that a user needs who interrupted a command."""
+    if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # typer's sign for a reader that has gone (`| head`)
+        return CLOSED_PIPE
+    if code != INTERRUPTED:
+        return code
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    sys.stderr.write(f"qtool: interrupted; {_KEPT.get(command, _KEPT_NOTHING)}\n")
+    return 128 + signal.SIGTERM if _signals else code
+
+
+_signals: list[int] = []  # SIGTERM, if that is what ended the command
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    _signals.append(number)
     raise KeyboardInterrupt

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from qtool.errors import DataError, NumericError
+from qtool.models.block_form import BlockCall
 from qtool.quantize.contract import LayerWork, Visitor
 from qtool.quantize.residual import Branch, Stream, is_last, leaf_of, stream_of
-from qtool.quantize.streaming import BlockCall, StreamedModel, entering_blocks
+from qtool.quantize.streaming import StreamedModel, entering_blocks
 
 _BATCH_TOKENS = 4096
 _KEPT_BYTES = 1 << 29  # of inputs of a block's last layer, kept so that the block need not be run again to be left

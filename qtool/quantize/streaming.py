@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from qtool.errors import ModelError
 from qtool.models.architecture import Architecture, describe_model
+from qtool.models.block_form import BlockCall, BlockForm, replaced_forward, split_call
 from qtool.models.checkpoint import Checkpoint
 from qtool.models.completeness import shared_names
 from qtool.models.device import computed_in
@@ -20,20 +20,6 @@ from qtool.models.stored_names import StoredNames, open_as_used
 from qtool.models.stored_weights import StoredFormat, dequantize
 from qtool.models.unfolded import unfold
 from qtool.quantize.activations import quantize_inputs
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class BlockCall:
-    """What a model hands a block beside the hidden states: positions, masks."""
-
-    positional: tuple[Any, ...]
-    named: dict[str, Any]
-
-    def run(self, module: nn.Module, hidden: Tensor) -> Tensor:
-        """Hidden states that leave the block."""
-        output = module(hidden, *self.positional, **self.named)
-        hidden_out: Tensor = output[0] if isinstance(output, tuple) else output
-        return hidden_out
 
 
 class StreamedModel:
@@ -51,6 +37,7 @@ class StreamedModel:
         self.formats: dict[str, StoredFormat] = stored_formats(self.checkpoint, self.architecture.linears)
         self.device = device or torch.device("cpu")
         self.dtype = dtype or computed_in(self.checkpoint.main_dtype(), self.device)
+        self._form: BlockForm | None = None
 
     def block(self, index: int) -> nn.Module:
         """Decoder block `index`, as a module."""
@@ -82,37 +69,36 @@ class StreamedModel:
 
     @torch.inference_mode()
     def logits(self, batches: Sequence[Tensor]) -> list[Tensor]:
-        """Logits [rows, tokens, vocabulary] in float32 for each batch of token ids [rows, tokens]; each block is read
-        from disk once."""
+        """Logits [rows, tokens, vocabulary] in float32 for each batch of token ids [rows, tokens], by the model's own
+        forward pass; each block is read from disk when the pass reaches it, and given back when it has left it."""
         self.load_outside()
-        blocks = range(len(self.architecture.blocks))
-        given = [self._entering_blocks(ids.to(self.device)) for ids in batches]
-        hidden = [entering for entering, _ in given]
-        for index in blocks:
-            with self.loaded_block(index) as module:
-                hidden = [calls[index].run(module, state) for state, (_, calls) in zip(hidden, given, strict=True)]
-        return [
-            self._leaving_blocks(ids.to(self.device), state).float().cpu()
-            for ids, state in zip(batches, hidden, strict=True)
-        ]
+        with contextlib.ExitStack() as stack:
+            for index in range(len(self.architecture.blocks)):
+                block = self.block(index)
+                stack.enter_context(replaced_forward(block, self._read_for_one_call(index, block.forward)))
+            return [self.model(ids.to(self.device), use_cache=False).logits.float().cpu() for ids in batches]
 
+    @torch.inference_mode()
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [rows, tokens, vocabulary] of hidden states [rows, tokens, width] that left the last block. The
         weights outside the blocks must be in memory."""
-        return self._leaving_blocks(torch.zeros(hidden.shape[:2], dtype=torch.long, device=hidden.device), hidden)
-
-    def _entering_blocks(self, ids: Tensor) -> tuple[Tensor, list["BlockCall"]]:
-        with self.loaded_block(0):
-            return entering_blocks(self.model, self.architecture.blocks, ids)
-
-    def _leaving_blocks(self, ids: Tensor, hidden: Tensor) -> Tensor:
-        """Runs what follows the blocks by letting each block pass `hidden` on."""
-        modules = [self.model.get_submodule(name) for name in self.architecture.blocks]
+        ids = torch.zeros(hidden.shape[:2], dtype=torch.long, device=hidden.device)
+        if self._form is None:
+            with self.loaded_block(0) as block:
+                self._form = BlockForm(self.model, block, ids[:1, :1])
+        passed = self._form.like(hidden)
         with contextlib.ExitStack() as stack:
-            for module in modules:
-                stack.enter_context(_replaced_forward(module, lambda *_, **__: hidden))
+            for index in range(len(self.architecture.blocks)):
+                stack.enter_context(replaced_forward(self.block(index), lambda *_, **__: passed))
             logits: Tensor = self.model(ids, use_cache=False).logits
         return logits
+
+    def _read_for_one_call(self, index: int, original: Any) -> Any:
+        def forward(*positional: Any, **named: Any) -> Any:
+            with self.loaded_block(index):
+                return original(*positional, **named)
+
+        return forward
 
     def _input_rounding(self, index: int) -> list[Any]:
         handles = []
@@ -163,44 +149,34 @@ class _Seen(Exception):
     pass
 
 
-def entering_blocks(model: Any, blocks: Sequence[str], ids: Tensor) -> tuple[Tensor, list["BlockCall"]]:
+def entering_blocks(model: Any, blocks: Sequence[str], ids: Tensor) -> tuple[Tensor, list[BlockCall]]:
     """Hidden states that enter the first block for token ids [rows, tokens], and what else the model calls each block
     with. The first block must have its weights; the others are not run."""
     modules = [model.get_submodule(name) for name in blocks]
-    calls = [BlockCall((), {}) for _ in modules]
+    calls: list[BlockCall] = []
     entering: list[Tensor] = []
-    passes_tuple = _passes_tuple(model, modules[0], ids[:1, :2])  # two tokens: the block is not run on all for this
-
-    def record(index: int) -> Any:
-        def forward(hidden: Tensor, *positional: Any, **named: Any) -> Any:
-            calls[index] = BlockCall(positional, named)
-            if index == 0:
-                entering.append(hidden)
-            if index == len(modules) - 1:
-                raise _Seen
-            return (hidden,) if passes_tuple else hidden
-
-        return forward
-
-    with contextlib.ExitStack() as stack:
-        for index, module in enumerate(modules):
-            stack.enter_context(_replaced_forward(module, record(index)))
-        with contextlib.suppress(_Seen):
-            model(ids, use_cache=False)
-    return entering[0], calls
-
-
-def _passes_tuple(model: Any, block: nn.Module, ids: Tensor) -> bool:
-    found: list[bool] = []
-    original = block.forward
+    form = BlockForm(model, modules[0], ids[:1, :2])  # two tokens: the block is not run on all for this
+    if form.extras:
+        form = BlockForm(model, modules[0], ids)
 
     def forward(*positional: Any, **named: Any) -> Any:
-        found.append(isinstance(original(*positional, **named), tuple))
-        raise _Seen
+        hidden, call = split_call(positional, named)
+        entering.append(hidden)
+        calls.append(call)
+        if len(calls) == len(modules):
+            raise _Seen
+        return form.like(hidden)
 
-    with _replaced_forward(block, forward), contextlib.suppress(_Seen):
-        model(ids, use_cache=False)
-    return found[0]
+    with contextlib.ExitStack() as stack:
+        for module in modules:
+            stack.enter_context(replaced_forward(module, forward))
+        with contextlib.suppress(_Seen):
+            model(ids, use_cache=False)
+    name = type(model).__name__
+    if len(calls) != len(modules):
+        raise ModelError(f"{name}: its forward pass runs {len(calls)} of its {len(modules)} blocks; use method rtn")
+    form.refuse_passed_on(name, calls)
+    return entering[0], calls
 
 
 def empty(module: nn.Module) -> None:
@@ -208,13 +184,3 @@ def empty(module: nn.Module) -> None:
     for parameter_name, parameter in list(module.named_parameters()):
         owner, _, leaf = parameter_name.rpartition(".")
         setattr(module.get_submodule(owner), leaf, nn.Parameter(parameter.detach().to("meta"), requires_grad=False))
-
-
-@contextlib.contextmanager
-def _replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
-    held: Any = module
-    held.forward = forward
-    try:
-        yield
-    finally:
-        del held.forward

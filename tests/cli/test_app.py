@@ -46,7 +46,7 @@ def test_list_shows_everything_that_can_be_named() -> None:
 
 def test_an_unknown_kind_is_answered_with_near_ones() -> None:
     result = _qtool("list", "taks")
-    assert result.returncode != 0
+    assert result.returncode == 10
     assert result.stderr == "qtool: unknown kind 'taks'; did you mean task?\n"
     assert result.stdout == ""
 
@@ -91,3 +91,39 @@ def test_explain_prints_a_plugins_documentation() -> None:
     result = _qtool("explain", "observer", "absmax")
     assert result.returncode == 0
     assert "What it does" in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [["list", "--no-such-option"], ["eval"], ["nothing"]])
+def test_wrong_usage_has_a_code_that_is_no_verdict(arguments: list[str]) -> None:
+    assert _qtool(*arguments).returncode == 10
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"),
+    [
+        ("| head -c 1 > /dev/null; exit ${PIPESTATUS[0]}", (0, 141), ""),
+        ("> /dev/full", (8,), "qtool: standard output: the result cannot be written: No space left on device\n"),
+        (">&-", (8,), "qtool: standard output is closed; the result cannot be printed\n"),
+    ],
+)
+def test_an_output_that_takes_nothing_is_no_verdict_and_no_traceback(
+    redirection: str, code: tuple[int, ...], said: str
+) -> None:
+    command = f"{sys.executable} -m qtool list tasks {redirection}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (result.stderr, result.returncode in code) == (said, True), result.returncode
+
+
+def test_an_interrupted_command_says_what_is_kept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    from qtool.cli import app
+
+    def interrupted() -> None:
+        raise SystemExit(app.INTERRUPTED)  # what typer makes of a KeyboardInterrupt
+
+    monkeypatch.setattr(app, "app", interrupted)
+    monkeypatch.setattr(sys, "argv", ["qtool", "quantize", "m", "-o", "v"])
+    with pytest.raises(SystemExit) as caught:
+        app.main()
+    assert caught.value.code == 130
+    said = "qtool: interrupted; finished blocks are kept, and the same command goes on from there\n"
+    assert capsys.readouterr().err == said

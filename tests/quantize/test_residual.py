@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from qtool.models.architecture import LinearLayer
+from qtool.models.block_form import BlockCall
 from qtool.quantize.contract import Grid, LayerWork
 from qtool.quantize.moments import second_moments
 from qtool.quantize.residual import Branch
 from qtool.quantize.samples import BlockActivations, Samples
-from qtool.quantize.streaming import BlockCall
 from qtool.records.variant import Recipe, Variant
 
 WIDTH, ROWS, TOKENS = 8, 3, 16
