@@ -70,7 +70,7 @@ def attend(
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     extras = (softcap, s_aux)
     if isinstance(memory, ShapeRecorder):
-        memory.looks[layer] = Look(scale, sliding_window, extras == (None, None))
+        memory.looks[layer] = Look(scale, sliding_window, s_aux is None, softcap)
     if step.short and extras == (None, None) and native_attention.fits(query, keys, values):
         where = native_attention.Tokens(step.slots, step.positions)
         return native_attention.attend(query[0], keys, values, where, scale, sliding_window)[None], None
@@ -143,12 +143,13 @@ def _plain_attention(
 
 
 class Look(NamedTuple):
-    """How a layer looks at its keys: the factor of its scores, how many keys it sees (None: all), and whether nothing
-    else is done to the scores."""
+    """How a layer looks at its keys: the factor of its scores, how many keys it sees (None: all), whether nothing but
+    a cap is done to the scores, and that cap (None: none)."""
 
     scale: float
     window: int | None
     plain: bool
+    cap: float | None = None
 
 
 class ShapeRecorder:

@@ -12,15 +12,24 @@ from qtool.kernels.dense import LARGE
 from qtool.kernels.linear import KernelLinear
 from qtool.models.checkpoint import Checkpoint
 
+# embeddings that do nothing but multiply a row by a number, and that number's name
+_SCALED = dict.fromkeys(
+    ("GemmaTextScaledWordEmbedding", "Gemma2TextScaledWordEmbedding", "Gemma3TextScaledWordEmbedding"),
+    "scalar_embed_scale",
+)
+
 
 class NarrowEmbedding(nn.Embedding):
-    """Rows are widened when they are looked up: exact, and half the memory of a table of float32 numbers."""
+    """Rows are widened when they are looked up: exact, and half the memory of a table of float32 numbers. `scale` is
+    what some models (Gemma) multiply a row with."""
 
     compute_dtype: torch.dtype
+    scale: float = 1.0
 
     def forward(self, input: Tensor) -> Tensor:
         """ids [...] -> rows [..., width]."""
-        return super().forward(input).to(self.compute_dtype)
+        rows = super().forward(input).to(self.compute_dtype)
+        return rows if self.scale == 1.0 else rows * torch.tensor(self.scale, dtype=self.compute_dtype)
 
 
 def keep_narrow(model: Any, checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> None:
@@ -29,8 +38,9 @@ def keep_narrow(model: Any, checkpoint: Checkpoint, *, dtype: torch.dtype, devic
     table, head = model.get_input_embeddings(), model.get_output_embeddings()
     stored = f"{_name(model, table)}.weight"
     shared = getattr(head, "weight", None) is table.weight
-    if type(table) is not nn.Embedding or stored not in checkpoint.names:
-        return  # a subclass computes with its table
+    scale = _SCALED.get(type(table).__name__) if type(table) is not nn.Embedding else ""
+    if scale is None or stored not in checkpoint.names:
+        return  # another subclass computes with its table
     kept = checkpoint.dtype(stored)
     if not kept.is_floating_point or kept.itemsize >= dtype.itemsize:
         return
@@ -42,6 +52,7 @@ def keep_narrow(model: Any, checkpoint: Checkpoint, *, dtype: torch.dtype, devic
     read_into(weight, checkpoint, stored)
     narrow.weight = nn.Parameter(weight, requires_grad=False)
     narrow.compute_dtype = dtype
+    narrow.scale = float(getattr(table, scale)) if scale else 1.0
     replace_module(model, _name(model, table), narrow)
     if shared:
         kernel = native_cpu.bfloat16_kernel(weight)

@@ -5,7 +5,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from qtool.engine.compiled import compiled_decoder
+from qtool.engine.compiled import CompiledDecoder, compiled_decoder
 from qtool.engine.graphs import GraphedDecoder
 from qtool.engine.network import Network
 from qtool.engine.ragged import Row, plan_step
@@ -19,7 +19,9 @@ class Feeder:
         self._network = network
         self._memory = memory
         self.graphs = GraphedDecoder(network, memory)
-        self.compiled = compiled_decoder(network, memory)
+        found = compiled_decoder(network, memory)
+        self.compiled = found if isinstance(found, CompiledDecoder) else None
+        self.not_compiled = "" if isinstance(found, CompiledDecoder) else str(found)
 
     def logits(self, rows: list[Row], fed: list[int], keep: list[int]) -> Tensor:
         """Logits [kept, vocabulary] of the rows' packed tokens `fed` at the indices `keep`, which ascend."""
@@ -46,7 +48,7 @@ class Feeder:
             wanted = set(keep)
             kept = [index for index, place in enumerate(places) if place in wanted]
             prompts = self._forward([rows[index] for index in longer], [fed[place] for place in places], kept)
-            found |= {places[index]: logits for index, logits in zip(kept, prompts, strict=True)}
+            found |= {places[index]: logits.float() for index, logits in zip(kept, prompts, strict=True)}
         return torch.stack([found[place] for place in keep]) if keep else decoded[:0]
 
     def _forward(self, rows: list[Row], fed: list[int], keep: list[int]) -> Tensor:

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from qtool.kernels import native_cpu
+from qtool.kernels.levels import has_bfloat16
 from qtool.kernels.native_cpu import NativeKernel
 
+FEW_ROWS = 16  # up to which a weight of bfloat16 numbers is read, not multiplied, most of the time
 LARGE = 1 << 20  # weights of fewer scalars stay in cache, where prepacking only adds oneDNN's own overhead
 
 
@@ -30,6 +32,7 @@ class DenseKernel:
         rows, columns = weight.shape
         on_cpu = weight.device.type == "cpu"
         self.plain: Tensor | None = None  # the weight as it was given, where it is multiplied as that
+        self._many = weight if on_cpu and weight.dtype is torch.bfloat16 and has_bfloat16() else None
         self.compiled = _compiled(weight) if on_cpu else None
         if self.compiled is not None:
             self.prepacked, self.bytes, self.label = True, self.compiled.bytes, self.compiled.label
@@ -44,6 +47,8 @@ class DenseKernel:
     def multiply(self, inputs: Tensor) -> Tensor:
         """[tokens, columns] -> [tokens, rows] in the type of `inputs`."""
         if self.compiled is not None:
+            if self._many is not None and inputs.shape[0] > FEW_ROWS and inputs.dtype is torch.bfloat16:
+                return torch.nn.functional.linear(inputs, self._many)
             return self.compiled.multiply(inputs)
         if self.prepacked:
             return _product(inputs, self._weight, None)
@@ -51,12 +56,14 @@ class DenseKernel:
 
 
 def _compiled(weight: Tensor) -> NativeKernel | None:
-    """The compiled product with `weight` as bfloat16, where its float32 numbers are all that and it is large.
+    """The compiled product with `weight` as bfloat16, where its numbers are all that and it is large.
 
     A bfloat16 model that is computed in float32 so takes half the memory and half the time, and gives the same numbers.
     """
-    if weight.dtype is not torch.float32 or weight.numel() < LARGE or native_cpu.refusal():
+    if weight.dtype not in (torch.float32, torch.bfloat16) or weight.numel() < LARGE or native_cpu.refusal():
         return None
+    if weight.dtype is torch.bfloat16:
+        return native_cpu.bfloat16_kernel(weight) if weight.shape[1] % native_cpu.ALIGN == 0 else None
     return native_cpu.bfloat16_kernel(weight) if torch.equal(weight.bfloat16().float(), weight) else None
 
 

@@ -36,7 +36,7 @@ def choose_kernel(weight: QuantizedWeight, activations: Activations, *, device: 
     if device.type == "cpu":
         if activations == "none" and native_cpu.weight_fits(weight) and not native_cpu.refusal():
             return native_cpu.weight_kernel(weight)
-        if activations != "none" and native_cpu.input_fits(weight) and native_cpu.better_at_int8():
+        if activations != "none" and native_cpu.input_fits(weight) and not native_cpu.refusal():
             return native_cpu.input_kernel(weight, activations)
         if activations == "none" and int4_cpu.fits(weight):
             return int4_cpu.Int4Kernel(weight, few_rows=crossovers().int4_rows)

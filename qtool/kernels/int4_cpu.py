@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from qtool.kernels.contract import QuantizedWeight
+from qtool.kernels.levels import has_bfloat16
 
 GROUPS = (256, 128, 64, 32)  # the group sizes torch's operator takes
 _ALIGN_ROWS = 64
@@ -104,7 +105,7 @@ class Int4Kernel:
         Codes are multiplied as 0..15; what that adds, the sum of the inputs of a group times its offset, is a product
         with one row a group and comes out at the end.
         """
-        fast_bfloat16 = inputs.dtype is torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        fast_bfloat16 = inputs.dtype is torch.bfloat16 and has_bfloat16()
         wide = inputs.to(torch.bfloat16 if fast_bfloat16 else torch.float32)
         groups, rows, _ = self._scales.shape
         scales = _reorder(self._scales[:, :, 0], order).float()

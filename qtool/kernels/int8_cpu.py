@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from qtool.kernels.contract import Activations, QuantizedWeight
+from qtool.kernels.levels import has_bfloat16
 from qtool.kernels.tiles import InputQuantizer, multiply_by_tiles
 
 _MOST_GROUPS = 64
@@ -50,7 +51,7 @@ class Int8WeightKernel:
         return result.to(inputs.dtype)
 
     def _by_tiles(self, inputs: Tensor) -> Tensor:
-        fast_bfloat16 = inputs.dtype is torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        fast_bfloat16 = inputs.dtype is torch.bfloat16 and has_bfloat16()
         dtype = torch.bfloat16 if fast_bfloat16 else torch.float32
         scaled_after = len(self._codes) == 1
 

@@ -1,7 +1,6 @@
 """Attention of single tokens over slot memory by the compiled product: no masks, no padding, same bits in any batch."""
 
 import ctypes
-import functools
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +8,8 @@ from torch import Tensor
 
 from qtool.kernels import native_cpu
 from qtool.kernels.native_build import native
+
+_TYPES = {torch.float32, torch.bfloat16}
 
 
 class _Attention(ctypes.Structure):
@@ -33,7 +34,9 @@ class _Attention(ctypes.Structure):
         ("value_width", ctypes.c_int64),
         ("window", ctypes.c_int64),
         ("scale", ctypes.c_float),
+        ("cap", ctypes.c_float),
         ("threads", ctypes.c_int32),
+        ("narrow", ctypes.c_int32),
         ("output", ctypes.c_void_p),
     )
 
@@ -46,50 +49,46 @@ class Tokens(NamedTuple):
 
 
 def fits(query: Tensor, keys: Tensor, values: Tensor) -> bool:
-    """Whether these may be given to `attend`: float32 on a CPU, widths of whole vectors."""
+    """Whether these may be given to `attend`: float32 or bfloat16 on a CPU, widths of whole vectors."""
     whole = query.shape[-1] % 8 == 0 and values.shape[-1] % 8 == 0
-    plain = query.dtype is keys.dtype is values.dtype is torch.float32 and query.device.type == "cpu"
+    plain = keys.dtype is values.dtype and {query.dtype, keys.dtype} <= _TYPES and query.device.type == "cpu"
     return whole and plain and not native_cpu.refusal()
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, tokens: Tokens, scale: float, window: int | None) -> Tensor:
     """Output [tokens, heads, value width] of query [heads, tokens, width] over keys and values [slot, kv head,
     position, width]; a token sees its slot up to its position, of these the last `window`."""
-    query = query if query.stride(-1) == 1 else query.contiguous()
-    heads, count, width = query.shape
+    wide = _wide(query)
+    heads, count, width = wide.shape
     output = torch.empty(count, heads, values.shape[-1])
     call = _Attention(
-        query.data_ptr(), query.stride(1), query.stride(0),
+        wide.data_ptr(), wide.stride(1), wide.stride(0),
         keys.data_ptr(), keys.stride(0), keys.stride(1), keys.stride(2),
         values.data_ptr(), values.stride(0), values.stride(1), values.stride(2),
         tokens.slots.data_ptr(), tokens.positions.data_ptr(),
         count, heads, keys.shape[1], width, values.shape[-1], window or 0,
-        scale, torch.get_num_threads(), output.data_ptr(),
+        scale, 0.0, torch.get_num_threads(), keys.dtype is torch.bfloat16, output.data_ptr(),
     )  # fmt: skip
     _library().qtool_attend(ctypes.byref(call))
-    return output
+    return output.to(query.dtype)
 
 
 def store(given: Tensor, memory: Tensor, tokens: Tokens) -> None:
     """Writes given [heads, tokens, width] to memory [slot, heads, position, width] where `tokens` says."""
-    given = given if given.stride(-1) == 1 else given.contiguous()
-    heads, count, width = given.shape
+    wide = _wide(given)
+    heads, count, width = wide.shape
     _library().qtool_store(
-        given.data_ptr(), given.stride(1), given.stride(0),
-        memory.data_ptr(), memory.stride(0), memory.stride(1), memory.stride(2),
-        tokens.slots.data_ptr(), tokens.positions.data_ptr(), count, heads, width,
+        wide.data_ptr(), wide.stride(1), wide.stride(0), memory.data_ptr(), (ctypes.c_int64 * 3)(*memory.stride()[:3]),
+        tokens.slots.data_ptr(), tokens.positions.data_ptr(), count, heads, width, memory.dtype is torch.bfloat16,
     )  # fmt: skip
 
 
-@functools.lru_cache(maxsize=1)
+def _wide(numbers: Tensor) -> Tensor:
+    wide = numbers.float()
+    return wide if wide.stride(-1) == 1 else wide.contiguous()
+
+
 def _library() -> Any:
     library: Any = native().library
     assert library is not None, "callers ask `fits` first"
-    pointer, number = ctypes.c_void_p, ctypes.c_int64
-    library.qtool_attend.argtypes = [pointer]
-    library.qtool_attend.restype = None
-    library.qtool_store.argtypes = [
-        pointer, number, number, pointer, number, number, number, pointer, pointer, number, number, number
-    ]  # fmt: skip
-    library.qtool_store.restype = None
     return library

@@ -1,14 +1,14 @@
 """The compiled products of `native*.cpp`: built here once by g++, kept in the user's cache, trusted after a check.
 
-They are an extra: without a compiler, on another processor, or with QTOOL_NATIVE=0 in the environment, torch's own
-operators do the same work. The source is part of the package; nothing of a model is ever compiled.
+One library for each level of instructions (`levels.py`). They are an extra: without a compiler, on another processor,
+or with QTOOL_NATIVE=0 in the environment, torch's own operators do the same work. The source is part of the package;
+nothing of a model is ever compiled.
 """
 
 import ctypes
 import functools
 import hashlib
 import os
-import platform
 import shutil
 import stat
 import subprocess
@@ -18,45 +18,51 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from qtool.kernels.levels import COMMON_FLAGS, Level, chosen_level, lower_levels
+
 SWITCH = "QTOOL_NATIVE"
-_SOURCES = tuple(
-    Path(__file__).with_name(name) for name in ("native.cpp", "native_attention.cpp", "native_decoder.cpp")
-)
-_HEADER = Path(__file__).with_name("native.h")
-_FLAGS = ("-std=c++17", "-O3", "-mavx2", "-mfma", "-ffp-contract=off", "-fPIC", "-fopenmp")
+_FOLDER = Path(__file__).parent
+_HEADERS = ("native.h", "native_inputs.h")
+_FLAGS = ("-std=c++17", "-O3", *COMMON_FLAGS, "-ffp-contract=off", "-fPIC", "-fopenmp")
 _BUILD_SECONDS = 120
 
 
 class Native(NamedTuple):
-    """The loaded library; None with the `reason` why there is none."""
+    """The loaded library and its level; None with the `reason` why there is none, or why it is a lower level's."""
 
     library: Any | None
     reason: str
+    level: Level | None = None
 
 
 @functools.lru_cache(maxsize=1)
 def native() -> Native:
-    """The compiled products of this machine, built at the first call."""
+    """The compiled products of this machine, built at the first call; of a lower level where a higher cannot be built.
+
+    Raises UsageError where the environment forces a level that there is not.
+    """
     if os.environ.get(SWITCH, "1") == "0":
         return Native(None, f"switched off by {SWITCH}=0")
-    if platform.system() != "Linux" or platform.machine() != "x86_64":
-        return Native(None, "they are written for Linux on x86-64")
-    missing = {"avx2", "fma"} - _processor_flags()
-    if missing:
-        return Native(None, f"the processor has no {' and no '.join(sorted(missing))}")
+    choice = chosen_level()
+    if choice.level is None:
+        return Native(None, choice.reason)
     compiler, openmp = shutil.which("g++"), _loaded_openmp()
     if openmp is None:
         return Native(None, "torch brought no GNU OpenMP library")
-    try:
-        return Native(_load(compiler, openmp), "")
-    except (OSError, subprocess.SubprocessError, AttributeError) as error:
-        return Native(None, str(error).splitlines()[0])
+    reason = ""
+    for level in lower_levels(choice.level):
+        try:
+            return Native(_load(level, compiler, openmp), reason, level)
+        except (OSError, subprocess.SubprocessError, AttributeError) as error:
+            reason = reason or str(error).splitlines()[0]
+    return Native(None, reason)
 
 
-def _load(compiler: str | None, openmp: Path) -> Any:
+def _load(level: Level, compiler: str | None, openmp: Path) -> Any:
     """The library out of the cache, or built into it; out of a folder that is gone at once where no cache can be."""
-    sources = b"".join(source.read_bytes() for source in (*_SOURCES, _HEADER))
-    digest = hashlib.sha256(sources + repr((_FLAGS, openmp)).encode()).hexdigest()[:24]
+    names = (*level.sources, *level.own)
+    sources = b"".join((_FOLDER / name).read_bytes() for name in (*names, *_HEADERS))
+    digest = hashlib.sha256(sources + repr((_FLAGS, level.defines, level.own_flags, openmp)).encode()).hexdigest()[:24]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qtool" / "native"
     kept = cache / f"{digest}.so"
     if kept.is_file() and _only_ours(kept):
@@ -64,7 +70,7 @@ def _load(compiler: str | None, openmp: Path) -> Any:
     if compiler is None:
         raise OSError("g++ was not found")
     with tempfile.TemporaryDirectory() as folder:
-        built = _build(compiler, openmp, Path(folder))
+        built = _build(level, compiler, openmp, Path(folder))
         library = _typed(ctypes.CDLL(str(built)))
         _keep(built, kept)
     return library
@@ -81,13 +87,20 @@ def _keep(built: Path, kept: Path) -> None:
         return
 
 
-def _build(compiler: str, openmp: Path, folder: Path) -> Path:
+def _build(level: Level, compiler: str, openmp: Path, folder: Path) -> Path:
     """The shared library, linked to the very OpenMP that torch uses: two of them would fight for the cores."""
-    built, compiled = folder / "native.so", [folder / f"{source.stem}.o" for source in _SOURCES]
+    built = folder / "native.so"
     if sys.stderr.isatty():  # who waits is told why; a log is not
         sys.stderr.write("qtool: compiling its products for this processor, once: about ten seconds\n")
-    _run([[compiler, *_FLAGS, "-c", str(s), "-o", str(o)] for s, o in zip(_SOURCES, compiled, strict=True)])
-    _run([[compiler, "-shared", *map(str, compiled), str(openmp), "-o", str(built)]])
+    flags = {name: () for name in level.sources} | dict.fromkeys(level.own, level.own_flags)
+    objects = {name: folder / f"{name}.o" for name in flags}
+    _run(
+        [
+            [compiler, *_FLAGS, *level.defines, *own, "-c", str(_FOLDER / name), "-o", str(objects[name])]
+            for name, own in flags.items()
+        ]
+    )
+    _run([[compiler, "-shared", *map(str, objects.values()), str(openmp), "-o", str(built)]])
     return built
 
 
@@ -105,10 +118,21 @@ def _finished(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _typed(library: Any) -> Any:
-    library.qtool_scratch.argtypes = [ctypes.c_int64] * 3
-    library.qtool_scratch.restype = ctypes.c_int64
-    library.qtool_product.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    library.qtool_scratch.argtypes = [number] * 3
+    library.qtool_scratch.restype = number
+    library.qtool_product.argtypes = [pointer, ctypes.c_int, ctypes.c_int]
     library.qtool_product.restype = ctypes.c_int
+    library.qtool_attend.argtypes = [pointer]
+    library.qtool_attend.restype = None
+    library.qtool_store.argtypes = [
+        pointer, number, number, pointer, pointer, pointer, pointer, number, number, number, ctypes.c_int32
+    ]  # fmt: skip
+    library.qtool_store.restype = None
+    library.qtool_decoder_room.argtypes = [pointer, number]
+    library.qtool_decoder_room.restype = number
+    library.qtool_decode.argtypes = [pointer, pointer]
+    library.qtool_decode.restype = None
     return library
 
 
@@ -116,14 +140,6 @@ def _only_ours(path: Path) -> bool:
     """Whether nobody else could have written the file: code is loaded from it."""
     loose = stat.S_IWGRP | stat.S_IWOTH
     return all(found.st_uid == os.getuid() and not found.st_mode & loose for found in (path.stat(), path.parent.stat()))
-
-
-def _processor_flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return set()
-    return next((set(line.split()) for line in lines if line.startswith("flags")), set())
 
 
 def _loaded_openmp() -> Path | None:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from qtool.kernels.contract import Activations, Kernel, QuantizedWeight
-from qtool.kernels.int8_cpu import onednn_products
 from qtool.kernels.native_build import native
+from qtool.kernels.native_panels import panel_numbers, panels
 from qtool.kernels.tiles import InputQuantizer
 
 _STEPS = (128, 64, 32)  # columns that share one scale of 16-bit inputs
@@ -17,9 +17,10 @@ _PER_ROW_STEP = 128
 ALIGN = 32
 _FLOATS = 16  # columns the float32 product takes at a time
 _INT4, _INT8, _BOOK, _INT8_INPUTS, _BFLOAT16, _FLOAT32 = 4, 8, 44, 88, 16, 32
+_PANELS = 100  # added to a kind: its weight lies in panels
 _BOOK_STEP = 64
 _BOOK_ONE = 8191  # times 32767, times the eight products that a lane of 64 columns adds up, is just below 2^31
-_MOST_COLUMNS = 1 << 18  # above, exact 32-bit sums of 8-bit products could overflow
+_MOST_COLUMNS = 1 << 16  # above, exact 32-bit sums of 8-bit products could overflow
 
 
 class Product(ctypes.Structure):
@@ -97,30 +98,39 @@ def weight_kernel(weight: QuantizedWeight) -> NativeKernel:
     per_row = weight.scales.shape[1] == 1
     step = _PER_ROW_STEP if per_row else next(step for step in _STEPS if weight.group_size % step == 0)
     padded = -(-columns // step) * step
-    codes = torch.nn.functional.pad(weight.codes, (0, padded - columns))
-    if weight.bits == 4:
-        codes = _pack_nibbles(codes, 32 if step == 32 else 64)
+    codes = torch.nn.functional.pad(weight.codes, (0, padded - columns)) if padded > columns else weight.codes
     repeat = 1 if per_row else weight.group_size // step
-    scales = weight.scales.float().repeat_interleave(repeat, dim=1).contiguous()
-    zeros = None
-    if weight.zeros is not None:
-        zeros = weight.zeros.to(torch.int32).repeat_interleave(repeat, dim=1).contiguous()
+    scales = weight.scales.float().repeat_interleave(repeat, dim=1)
+    zeros = None if weight.zeros is None else weight.zeros.to(torch.int32).repeat_interleave(repeat, dim=1)
     product = Product(rows=rows, columns=columns, padded=padded, per_row=per_row)
     label = f"int{weight.bits} compiled product, 16-bit inputs"
-    return NativeKernel(product, weight.bits, step, label, (codes.contiguous(), scales, zeros))
+    if _in_panels():
+        above = None if zeros is None else panel_numbers(zeros + (1 << (weight.bits - 1)))
+        tensors = panels(codes, weight.bits), panel_numbers(scales), above
+        return NativeKernel(product, _PANELS + weight.bits, step, label, tensors)
+    if weight.bits == 4:
+        codes = _pack_nibbles(codes, 32 if step == 32 else 64)
+    tensors = codes.contiguous(), scales.contiguous(), None if zeros is None else zeros.contiguous()
+    return NativeKernel(product, weight.bits, step, label, tensors)
 
 
 def input_kernel(weight: QuantizedWeight, activations: Activations) -> NativeKernel:
     """8-bit weights and 8-bit inputs, summed exactly."""
     rows, columns = weight.codes.shape
     padded = -(-columns // ALIGN) * ALIGN
-    codes = torch.nn.functional.pad(weight.codes, (0, padded - columns)).contiguous()
+    codes = torch.nn.functional.pad(weight.codes, (0, padded - columns)) if padded > columns else weight.codes
     inputs = InputQuantizer(weight, activations)
     product = Product(rows=rows, columns=columns, padded=padded, per_row=True)
     product.input_scale = inputs.static_scale or 0.0
     product.input_zero = inputs.zero
     label = f"int8 compiled product, {activations} 8-bit inputs"
-    return NativeKernel(product, _INT8_INPUTS, ALIGN, label, (codes, weight.scales[:, 0].float().contiguous(), None))
+    scales = weight.scales[:, 0].float()
+    if _in_panels():
+        sums = panel_numbers(codes.sum(dim=1, dtype=torch.int32))
+        return NativeKernel(
+            product, _PANELS + _INT8_INPUTS, ALIGN, label, (panels(codes, 8), panel_numbers(scales), sums)
+        )
+    return NativeKernel(product, _INT8_INPUTS, ALIGN, label, (codes.contiguous(), scales.contiguous(), None))
 
 
 def book_fits(columns: int, block: int) -> bool:
@@ -169,8 +179,6 @@ def float32_kernel(weight: Tensor) -> NativeKernel | None:
 @functools.lru_cache(maxsize=1)
 def refusal() -> str:
     """Empty when the compiled products are here and give right numbers, else why they are not used."""
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return "this processor has bfloat16 instructions, which torch's own operators use"
     if native().library is None:
         return native().reason
     generator = torch.Generator().manual_seed(0)
@@ -193,10 +201,9 @@ def refusal() -> str:
     return "" if right else "their products are not right here"
 
 
-def better_at_int8() -> bool:
-    """Whether 8-bit inputs are multiplied here and not by oneDNN, which without VNNI needs two products for one."""
-    products = onednn_products()
-    return not refusal() and (products.inexact or bool(products.reason))
+def _in_panels() -> bool:
+    level = native().level
+    return level is not None and "native_avx512.cpp" in level.own
 
 
 def _pack_nibbles(codes: Tensor, block: int) -> Tensor:

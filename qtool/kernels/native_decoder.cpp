@@ -1,4 +1,4 @@
-// One token of each of several sequences through a whole Llama-shaped decoder, by one team of threads.
+// One token of each of several sequences through a whole decoder, by one team of threads.
 //
 // Between the products of a small batch a framework spends longer on its own calls than on the numbers. Here a step is
 // one call: the threads meet at barriers, and wake once a token. Additions are in an order that depends on a token
@@ -23,30 +23,40 @@ struct Linear {
   const float* bias;  // [rows] or null
 };
 
+struct Norm {  // of the mean square, or, where `centred`, LayerNorm; `weight` null: numbers stay as they are
+  const float *weight, *bias;  // [size]; bias may be null
+  float epsilon;
+  int32_t centred;
+};
+
+enum Activation { kSilu, kGeluTanh, kGelu, kRelu, kReluSquared };
+
 struct Layer {
-  const float *input_norm, *middle_norm;  // [hidden]
-  const float *query_norm, *key_norm;     // [width] or null
-  Linear attention[kParts];               // query, key and value: one product, or three
-  Linear gate_up[2];                      // one product, or two
+  Norm input, middle;                       // before attention, before the feed-forward part
+  Norm after_attention, after_feed_forward; // of what is added to the state
+  Norm query, key;                          // of each head
+  Linear attention[kParts];                 // query, key and value: one product, or three
+  Linear gate_up[2];                        // one product, or two; without a gate only the first
   Linear output, down;
-  float *keys, *values;  // [slots, kv_heads, context, width]
-  int64_t window;        // how many keys a token sees, itself counted; 0: all
-  float scale;
+  void *keys, *values;  // [slots, kv_heads, context, width]
+  int64_t window;       // how many keys a token sees, itself counted; 0: all
+  float scale, cap;
   int32_t attention_parts, gate_up_parts;
+  int32_t gated, activation;
+  int32_t rotary;  // which angles rotate its queries and keys; -1: none
 };
 
 struct Decoder {
   const Layer* layers;
   int64_t layer_count, hidden, heads, kv_heads, width, inner, context;
-  const float* norm;
+  Norm norm;
   Linear head;
-  float epsilon;
-  int32_t threads;
+  int32_t threads, narrow;  // narrow: keys and values are bfloat16
 };
 
 struct Step {
   float* state;            // [tokens, hidden]: embeddings; overwritten
-  const float *cos, *sin;  // [tokens, rotated]
+  const float *cos, *sin;  // [rotaries, tokens, rotated]
   int64_t rotated;         // how many numbers of each head are rotated, the first ones
   const int64_t *slots, *positions;
   int64_t tokens;
@@ -96,18 +106,30 @@ Room room_for(const Decoder& d, int64_t tokens) {
 
 // ---- one token -------------------------------------------------------------------------------------------------
 
-// x / sqrt(mean(x^2) + epsilon) * weight; `size` is a multiple of eight.
-void normalize(const float* x, const float* weight, int64_t size, float epsilon, float* to) {
+// What `norm` makes of `size` numbers, a multiple of eight; `to` may be `x`.
+void normalize(const float* x, const Norm& norm, int64_t size, float* to) {
+  if (!norm.weight) {
+    if (to != x) std::memcpy(to, x, sizeof(float) * size);
+    return;
+  }
   __m256 sum = _mm256_setzero_ps();
+  float mean = 0.0f;
+  if (norm.centred) {
+    for (int64_t i = 0; i < size; i += 8) sum = _mm256_add_ps(sum, _mm256_loadu_ps(x + i));
+    mean = qtool::sum_lanes(sum) / static_cast<float>(size);
+    sum = _mm256_setzero_ps();
+  }
+  const __m256 centre = _mm256_set1_ps(mean);
   for (int64_t i = 0; i < size; i += 8) {
-    const __m256 v = _mm256_loadu_ps(x + i);
+    const __m256 v = _mm256_sub_ps(_mm256_loadu_ps(x + i), centre);
     sum = _mm256_fmadd_ps(v, v, sum);
   }
-  const float mean = qtool::sum_lanes(sum) / static_cast<float>(size);
-  const __m256 factor = _mm256_set1_ps(1.0f / std::sqrt(mean + epsilon));
+  const float square = qtool::sum_lanes(sum) / static_cast<float>(size);
+  const __m256 factor = _mm256_set1_ps(1.0f / std::sqrt(square + norm.epsilon));
   for (int64_t i = 0; i < size; i += 8) {
-    const __m256 v = _mm256_mul_ps(_mm256_loadu_ps(x + i), factor);
-    _mm256_storeu_ps(to + i, _mm256_mul_ps(v, _mm256_loadu_ps(weight + i)));
+    const __m256 v = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(x + i), centre), factor);
+    const __m256 scaled = _mm256_mul_ps(v, _mm256_loadu_ps(norm.weight + i));
+    _mm256_storeu_ps(to + i, norm.bias ? _mm256_add_ps(scaled, _mm256_loadu_ps(norm.bias + i)) : scaled);
   }
 }
 
@@ -126,16 +148,43 @@ void rotate(float* x, const float* cos, const float* sin, int64_t size) {
   }
 }
 
-// gate / (1 + e^-gate) * up
-void activate(const float* gate, const float* up, int64_t size, float* to) {
+// 1 / (1 + e^-x)
+__m256 sigmoid(__m256 x) {
   const __m256 no_sign = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff)), one = _mm256_set1_ps(1.0f);
-  for (int64_t i = 0; i < size; i += 8) {
-    const __m256 g = _mm256_loadu_ps(gate + i);
-    const __m256 power = qtool::exponential(_mm256_sub_ps(_mm256_setzero_ps(), _mm256_and_ps(g, no_sign)));
-    const __m256 above = _mm256_blendv_ps(one, power, g);  // e^g below zero: blend looks at the sign
-    const __m256 share = _mm256_div_ps(above, _mm256_add_ps(one, power));
-    _mm256_storeu_ps(to + i, _mm256_mul_ps(_mm256_mul_ps(g, share), _mm256_loadu_ps(up + i)));
+  const __m256 power = qtool::exponential(_mm256_sub_ps(_mm256_setzero_ps(), _mm256_and_ps(x, no_sign)));
+  const __m256 above = _mm256_blendv_ps(one, power, x);  // e^x below zero: blend looks at the sign
+  return _mm256_div_ps(above, _mm256_add_ps(one, power));
+}
+
+__m256 activated(__m256 x, int kind) {
+  const __m256 zero = _mm256_setzero_ps();
+  if (kind == kSilu) return _mm256_mul_ps(x, sigmoid(x));
+  if (kind == kGeluTanh) {  // x / 2 (1 + tanh u) = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3)
+    const __m256 cubic = _mm256_fmadd_ps(_mm256_mul_ps(x, x), _mm256_set1_ps(0.044715f), _mm256_set1_ps(1.0f));
+    return _mm256_mul_ps(x, sigmoid(_mm256_mul_ps(_mm256_mul_ps(x, cubic), _mm256_set1_ps(1.5957691216f))));
   }
+  if (kind == kGelu) {
+    float lanes[8];
+    _mm256_storeu_ps(lanes, x);
+    for (float& lane : lanes) lane = 0.5f * lane * (1.0f + std::erf(lane * 0.70710678f));
+    return _mm256_loadu_ps(lanes);
+  }
+  const __m256 above = _mm256_blendv_ps(x, zero, x);  // NaN stays NaN
+  return kind == kRelu ? above : _mm256_mul_ps(above, above);
+}
+
+// activation(gate) * up; without `up` activation(gate)
+void activate(const float* gate, const float* up, int kind, int64_t size, float* to) {
+  for (int64_t i = 0; i < size; i += 8) {
+    const __m256 v = activated(_mm256_loadu_ps(gate + i), kind);
+    _mm256_storeu_ps(to + i, up ? _mm256_mul_ps(v, _mm256_loadu_ps(up + i)) : v);
+  }
+}
+
+template <typename T>
+void keep(const float* from, int64_t size, void* memory, int64_t at) {
+  T* to = static_cast<T*>(memory) + at;
+  for (int64_t i = 0; i < size; i += 8) qtool::store8(to + i, _mm256_loadu_ps(from + i));
 }
 
 // ---- the team --------------------------------------------------------------------------------------------------
@@ -152,14 +201,20 @@ class Team {  // one for each thread; everything but the constructor is called b
   void run() {
     for (int64_t i = 0; i < d_.layer_count; i++) {
       const Layer& layer = d_.layers[i];
-      normalize_all(layer.input_norm, i == 0 ? nullptr : &d_.layers[i - 1].down);
+      const Layer* before = i == 0 ? nullptr : &d_.layers[i - 1];
+      normalize_all(layer.input, before ? &before->down : nullptr, before ? &before->after_feed_forward : nullptr);
       attend(layer);
       multiply(layer.output, at(room_.attended), at(room_.added), d_.hidden);
-      normalize_all(layer.middle_norm, &layer.output);
+      normalize_all(layer.middle, &layer.output, &layer.after_attention);
       feed_forward(layer);
     }
-    normalize_all(d_.norm, &d_.layers[d_.layer_count - 1].down);
+    const Layer& last = d_.layers[d_.layer_count - 1];
+    normalize_all(d_.norm, &last.down, &last.after_feed_forward);
     multiply(d_.head, at(room_.normed), s_.logits, d_.head.product.rows);
+    if (!d_.head.bias) return;
+#pragma omp for schedule(static)
+    for (int64_t token = 0; token < s_.tokens; token++)
+      for (int64_t i = 0; i < d_.head.product.rows; i++) s_.logits[token * d_.head.product.rows + i] += d_.head.bias[i];
   }
 
   double product_seconds() const { return seconds_; }
@@ -167,14 +222,15 @@ class Team {  // one for each thread; everything but the constructor is called b
  private:
   float* at(int64_t place) const { return s_.room + place; }
 
-  // Adds what the last product gave, and its bias, to the state; then normalizes the state.
-  void normalize_all(const float* weight, const Linear* last) {
+  // Adds what the last product gave, with its bias and after its own norm, to the state; then normalizes the state.
+  void normalize_all(const Norm& norm, const Linear* last, const Norm* after) {
 #pragma omp for schedule(static)
     for (int64_t token = 0; token < s_.tokens; token++) {
-      float* state = s_.state + token * d_.hidden;
-      if (last) add(state, at(room_.added) + token * d_.hidden, d_.hidden);
-      if (last && last->bias) add(state, last->bias, d_.hidden);
-      normalize(state, weight, d_.hidden, d_.epsilon, at(room_.normed) + token * d_.hidden);
+      float *state = s_.state + token * d_.hidden, *added = at(room_.added) + token * d_.hidden;
+      if (last && last->bias) add(added, last->bias, d_.hidden);
+      if (last) normalize(added, *after, d_.hidden, added);
+      if (last) add(state, added, d_.hidden);
+      normalize(state, norm, d_.hidden, at(room_.normed) + token * d_.hidden);
     }
   }
 
@@ -209,7 +265,7 @@ class Team {  // one for each thread; everything but the constructor is called b
     call.slots = s_.slots, call.positions = s_.positions;
     call.tokens = s_.tokens, call.heads = d_.heads, call.kv_heads = d_.kv_heads;
     call.width = call.value_width = width;
-    call.window = layer.window, call.scale = layer.scale;
+    call.window = layer.window, call.scale = layer.scale, call.cap = layer.cap, call.narrow = d_.narrow;
     call.output = at(room_.attended);
 #pragma omp for schedule(dynamic, 4)
     for (int64_t pair = 0; pair < s_.tokens * d_.heads; pair++)
@@ -224,17 +280,20 @@ class Team {  // one for each thread; everything but the constructor is called b
       if (layer.attention[part].bias) add(begin, layer.attention[part].bias, layer.attention[part].product.rows);
       begin += layer.attention[part].product.rows;
     }
-    const float *cos = s_.cos + token * s_.rotated, *sin = s_.sin + token * s_.rotated;
     for (int64_t head = 0; head < d_.heads + d_.kv_heads; head++) {
-      const float* norm = head < d_.heads ? layer.query_norm : layer.key_norm;
-      if (norm) normalize(joined + head * width, norm, width, d_.epsilon, joined + head * width);
-      rotate(joined + head * width, cos, sin, s_.rotated);
+      float* own = joined + head * width;
+      normalize(own, head < d_.heads ? layer.query : layer.key, width, own);
+      if (layer.rotary < 0) continue;
+      const int64_t angles = (layer.rotary * s_.tokens + token) * s_.rotated;
+      rotate(own, s_.cos + angles, s_.sin + angles, s_.rotated);
     }
-    const float* keys = joined + d_.heads * width;
+    const float *keys = joined + d_.heads * width, *values = keys + d_.kv_heads * width;
     for (int64_t head = 0; head < d_.kv_heads; head++) {
       const int64_t to = ((s_.slots[token] * d_.kv_heads + head) * d_.context + s_.positions[token]) * width;
-      std::memcpy(layer.keys + to, keys + head * width, sizeof(float) * width);
-      std::memcpy(layer.values + to, keys + (d_.kv_heads + head) * width, sizeof(float) * width);
+      d_.narrow ? keep<uint16_t>(keys + head * width, width, layer.keys, to)
+                : keep<float>(keys + head * width, width, layer.keys, to);
+      d_.narrow ? keep<uint16_t>(values + head * width, width, layer.values, to)
+                : keep<float>(values + head * width, width, layer.values, to);
     }
   }
 
@@ -244,14 +303,14 @@ class Team {  // one for each thread; everything but the constructor is called b
     multiply(layer.gate_up[0], at(room_.normed), gated, 2 * inner);
     if (layer.gate_up_parts == 2) multiply(layer.gate_up[1], at(room_.normed), gated + inner, 2 * inner);
     const float* gate_bias = layer.gate_up[0].bias;
-    const float* up_bias = layer.gate_up_parts == 2 ? layer.gate_up[1].bias : gate_bias ? gate_bias + inner : nullptr;
+    const float* up_bias = layer.gate_up_parts == 2 ? layer.gate_up[1].bias : gate_bias && layer.gated ? gate_bias + inner : nullptr;
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < s_.tokens * stretches; i++) {
       const int64_t token = i / stretches, from = i % stretches * kStretch, size = std::min(kStretch, inner - from);
-      float *gate = gated + token * 2 * inner + from, *up = gate + inner;
+      float *gate = gated + token * 2 * inner + from, *up = layer.gated ? gate + inner : nullptr;
       if (gate_bias) add(gate, gate_bias + from, size);
-      if (up_bias) add(up, up_bias + from, size);
-      activate(gate, up, size, at(room_.active) + token * inner + from);
+      if (up && up_bias) add(up, up_bias + from, size);
+      activate(gate, up, layer.activation, size, at(room_.active) + token * inner + from);
     }
     multiply(layer.down, at(room_.active), at(room_.added), d_.hidden);
   }

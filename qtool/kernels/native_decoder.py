@@ -1,7 +1,6 @@
-"""A step of a whole Llama-shaped decoder in one call: `native_decoder.cpp` and how its structures are filled."""
+"""A step of a whole decoder in one call: `native_decoder.cpp` and how its structures are filled."""
 
 import ctypes
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,13 +20,25 @@ class Joined(NamedTuple):
     parts: tuple[tuple[NativeKernel, Tensor | None], ...]
 
 
-class LayerWeights(NamedTuple):
-    """One decoder layer. Keys and values are [slots, kv heads, context, width]; norms are factors in float32."""
+class NormWeights(NamedTuple):
+    """RMS norm, or LayerNorm where `centred`: factors [size] in float32, and what is added to them or None."""
 
-    input_norm: Tensor
-    middle_norm: Tensor
-    query_norm: Tensor | None
-    key_norm: Tensor | None
+    weight: Tensor
+    bias: Tensor | None
+    epsilon: float
+    centred: bool
+
+
+class LayerWeights(NamedTuple):
+    """One decoder layer. Keys and values are [slots, kv heads, context, width]. A norm that is None does nothing;
+    `gate_up` has no gate where `gated` is false; `rotary` is which angles its heads are rotated by, None: none."""
+
+    input_norm: NormWeights | None
+    middle_norm: NormWeights | None
+    attention_norm: NormWeights | None  # of what attention adds to the state
+    feed_forward_norm: NormWeights | None  # of what the feed-forward part adds
+    query_norm: NormWeights | None
+    key_norm: NormWeights | None
     attention: Joined
     output: Joined
     gate_up: Joined
@@ -36,17 +47,23 @@ class LayerWeights(NamedTuple):
     values: Tensor
     scale: float
     window: int | None
+    cap: float | None
+    gated: bool
+    activation: str
+    rotary: int | None
 
 
 class DecoderShape(NamedTuple):
-    """Sizes all layers share, and the epsilon of their norms."""
+    """Sizes all layers share."""
 
     hidden: int
     heads: int
     kv_heads: int
     width: int
     inner: int
-    epsilon: float
+
+
+ACTIVATIONS = ("silu", "gelu tanh", "gelu", "relu", "relu squared")  # in the order of native_decoder.cpp
 
 
 class _Linear(ctypes.Structure):
@@ -58,12 +75,23 @@ class _Linear(ctypes.Structure):
     )
 
 
+class _Norm(ctypes.Structure):
+    _fields_ = (
+        ("weight", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("epsilon", ctypes.c_float),
+        ("centred", ctypes.c_int32),
+    )
+
+
 class _Layer(ctypes.Structure):
     _fields_ = (
-        ("input_norm", ctypes.c_void_p),
-        ("middle_norm", ctypes.c_void_p),
-        ("query_norm", ctypes.c_void_p),
-        ("key_norm", ctypes.c_void_p),
+        ("input", _Norm),
+        ("middle", _Norm),
+        ("after_attention", _Norm),
+        ("after_feed_forward", _Norm),
+        ("query", _Norm),
+        ("key", _Norm),
         ("attention", _Linear * _MOST_PARTS),
         ("gate_up", _Linear * 2),
         ("output", _Linear),
@@ -72,8 +100,12 @@ class _Layer(ctypes.Structure):
         ("values", ctypes.c_void_p),
         ("window", ctypes.c_int64),
         ("scale", ctypes.c_float),
+        ("cap", ctypes.c_float),
         ("attention_parts", ctypes.c_int32),
         ("gate_up_parts", ctypes.c_int32),
+        ("gated", ctypes.c_int32),
+        ("activation", ctypes.c_int32),
+        ("rotary", ctypes.c_int32),
     )
 
 
@@ -87,10 +119,10 @@ class _Decoder(ctypes.Structure):
         ("width", ctypes.c_int64),
         ("inner", ctypes.c_int64),
         ("context", ctypes.c_int64),
-        ("norm", ctypes.c_void_p),
+        ("norm", _Norm),
         ("head", _Linear),
-        ("epsilon", ctypes.c_float),
         ("threads", ctypes.c_int32),
+        ("narrow", ctypes.c_int32),
     )
 
 
@@ -112,21 +144,28 @@ class _Step(ctypes.Structure):
 class NativeDecoder:
     """Layers, last norm and head as one call. `product_seconds` adds up the time inside products."""
 
-    def __init__(self, shape: DecoderShape, layers: Sequence[LayerWeights], norm: Tensor, head: NativeKernel) -> None:
-        self._library = _library()
+    def __init__(
+        self,
+        shape: DecoderShape,
+        layers: Sequence[LayerWeights],
+        norm: NormWeights,
+        head: tuple[NativeKernel, Tensor | None],
+    ) -> None:
+        self._library: Any = native().library
+        assert self._library is not None, "callers ask native_cpu.refusal first"
         self._held = (tuple(layers), norm, head)  # what the structures point to
         self._layers = (_Layer * len(layers))(*(_layer(layer) for layer in layers))
         self._decoder = _Decoder(
-            ctypes.addressof(self._layers), len(layers), shape.hidden, shape.heads, shape.kv_heads, shape.width,
-            shape.inner, layers[0].keys.shape[2], norm.data_ptr(), _linear(head, None), shape.epsilon, 1,
+            ctypes.addressof(self._layers), len(layers), *shape, layers[0].keys.shape[2], _norm(norm), _linear(*head),
+            1, layers[0].keys.dtype is torch.bfloat16,
         )  # fmt: skip
-        self._vocabulary = head.product.rows
+        self._vocabulary = head[0].product.rows
         self._room = torch.empty(0)
         self.product_seconds = 0.0
 
     def step(self, state: Tensor, rotation: tuple[Tensor, Tensor], tokens: Tokens) -> Tensor:
         """Logits [tokens, vocabulary] of embedded tokens [tokens, hidden], which are overwritten; their keys and values
-        are stored. `rotation` is cos and sin [tokens, how many numbers of a head are rotated]."""
+        are stored. `rotation` is cos and sin [rotaries, tokens, how many numbers of a head are rotated]."""
         count = len(state)
         needed = self._library.qtool_decoder_room(ctypes.byref(self._decoder), count)
         if self._room.numel() < needed:
@@ -145,18 +184,24 @@ class NativeDecoder:
 
 def _layer(weights: LayerWeights) -> _Layer:
     layer = _Layer(
-        input_norm=weights.input_norm.data_ptr(),
-        middle_norm=weights.middle_norm.data_ptr(),
-        query_norm=_address(weights.query_norm),
-        key_norm=_address(weights.key_norm),
+        input=_norm(weights.input_norm),
+        middle=_norm(weights.middle_norm),
+        after_attention=_norm(weights.attention_norm),
+        after_feed_forward=_norm(weights.feed_forward_norm),
+        query=_norm(weights.query_norm),
+        key=_norm(weights.key_norm),
         output=_linear(*weights.output.parts[0]),
         down=_linear(*weights.down.parts[0]),
         keys=weights.keys.data_ptr(),
         values=weights.values.data_ptr(),
         window=weights.window or 0,
         scale=weights.scale,
+        cap=weights.cap or 0.0,
         attention_parts=len(weights.attention.parts),
         gate_up_parts=len(weights.gate_up.parts),
+        gated=weights.gated,
+        activation=ACTIVATIONS.index(weights.activation),
+        rotary=-1 if weights.rotary is None else weights.rotary,
     )
     for index, part in enumerate(weights.attention.parts):
         layer.attention[index] = _linear(*part)
@@ -165,20 +210,15 @@ def _layer(weights: LayerWeights) -> _Layer:
     return layer
 
 
+def _norm(norm: NormWeights | None) -> _Norm:
+    if norm is None:
+        return _Norm()
+    return _Norm(norm.weight.data_ptr(), _address(norm.bias), norm.epsilon, norm.centred)
+
+
 def _linear(kernel: NativeKernel, bias: Tensor | None) -> _Linear:
     return _Linear(kernel.product, kernel.kind, kernel.step, _address(bias))
 
 
 def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
-
-
-@functools.lru_cache(maxsize=1)
-def _library() -> Any:
-    library: Any = native().library
-    assert library is not None, "callers ask native_cpu.refusal first"
-    library.qtool_decoder_room.argtypes = [ctypes.c_void_p, ctypes.c_int64]
-    library.qtool_decoder_room.restype = ctypes.c_int64
-    library.qtool_decode.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-    library.qtool_decode.restype = None
-    return library

@@ -10,6 +10,7 @@ import torch
 from qtool.kernels import int4_cpu, int8_cpu, native_cpu
 from qtool.kernels.dense import prepack_works
 from qtool.kernels.dispatch import choose_kernel, crossovers
+from qtool.kernels.levels import has_bfloat16
 from qtool.kernels.native_build import SWITCH
 from qtool.models.device import choose_device, hardware
 from qtool.models.stored_weights import StoredWeight
@@ -107,7 +108,7 @@ def _remarks(device: torch.device) -> list[str]:
     remarks = []
     if device.type == "cpu":
         remarks.append("no GPU here: everything runs on the CPU")
-        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        if not has_bfloat16():
             remarks.append("no bfloat16 instructions: a bfloat16 model is computed in float32 (--dtype auto)")
         remarks.append(_compiled())
     products = int8_cpu.onednn_products()

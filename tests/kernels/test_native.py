@@ -1,11 +1,14 @@
 """The compiled products: right against float64, the same bits for any batch, and never needed."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from qtool.kernels import native_build, native_cpu
+from qtool.errors import UsageError
+from qtool.kernels import levels, native_build, native_cpu
 from qtool.kernels.contract import Kernel
 from qtool.kernels.dense import DenseKernel
 from qtool.kernels.dispatch import choose_kernel
@@ -19,11 +22,31 @@ TOKENS = (1, 2, 3, 7, 32, 100)
 SHAPES = ((1, 32), (31, 96), (33, 160), (70, 100), (64, 2176), (40, 4224))  # wider than one and than two chunks
 
 
-@pytest.fixture
-def fresh() -> None:
-    """What the module remembers of this machine is forgotten before and after."""
+def forget() -> None:
+    """What the module remembers of this machine is asked again."""
     native_build.native.cache_clear()
     native_cpu.refusal.cache_clear()
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """What the module remembers of this machine is forgotten before and after."""
+    forget()
+    yield
+    forget()
+
+
+@pytest.fixture(params=[level.name for level in levels.LEVELS])
+def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Every level of instructions that this processor has, one after another."""
+    missing = next(level for level in levels.LEVELS if level.name == request.param).needs - levels.processor_flags()
+    if missing:
+        pytest.skip(f"this processor has no {', '.join(sorted(missing))}")
+    monkeypatch.setenv(levels.FORCED, request.param)
+    forget()
+    yield request.param
+    monkeypatch.delenv(levels.FORCED)
+    forget()
 
 
 def test_products_that_compile_are_right() -> None:
@@ -32,6 +55,7 @@ def test_products_that_compile_are_right() -> None:
 
 
 @needs_native
+@pytest.mark.usefixtures("level")
 @pytest.mark.parametrize("zeros", [False, True])
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("group", [-1, 32, 64, 96, 128, 256])
@@ -54,6 +78,7 @@ def test_sixteen_bit_inputs_cost_less_than_rounding_them_to_bfloat16(bits: int, 
 
 
 @needs_native
+@pytest.mark.usefixtures("level")
 @pytest.mark.parametrize("static", [False, True])
 def test_eight_bit_inputs_are_summed_exactly(static: bool) -> None:
     for rows, columns in SHAPES:
@@ -75,6 +100,7 @@ def test_eight_bit_inputs_are_summed_exactly(static: bool) -> None:
 
 
 @needs_native
+@pytest.mark.usefixtures("level")
 def test_float32_weights_are_multiplied_where_they_lie() -> None:
     for rows, columns in (*SHAPES, (7, 48)):
         weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows))
@@ -91,6 +117,7 @@ def test_float32_weights_are_multiplied_where_they_lie() -> None:
 
 
 @needs_native
+@pytest.mark.usefixtures("level")
 def test_places_in_a_book_are_multiplied_without_overflow() -> None:
     book = torch.cat([torch.tensor([-1.0]), torch.linspace(-0.7, 0.9, 14), torch.tensor([1.0])])
     for rows, columns in ((1, 64), (33, 192), (40, 2176)):
@@ -118,6 +145,7 @@ def test_places_in_a_book_are_multiplied_without_overflow() -> None:
 
 
 @needs_native
+@pytest.mark.usefixtures("level")
 def test_bfloat16_weights_give_what_their_float32_copy_gives() -> None:
     for rows, columns in SHAPES:
         weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows)).bfloat16().float()
@@ -130,32 +158,59 @@ def test_bfloat16_weights_give_what_their_float32_copy_gives() -> None:
             assert (error <= bound).all(), (rows, columns, tokens)
 
 
-def all_kernels() -> list[Kernel]:
-    eight = make_weight(70, 160, 8, -1)
+def all_kernels(columns: int = 160) -> list[Kernel]:
+    eight = make_weight(70, columns, 8, -1)
+    float32 = native_cpu.float32_kernel(torch.randn(70, columns))
+    assert float32 is not None
     return [
-        native_cpu.weight_kernel(make_weight(70, 160, 4, 32)),
+        native_cpu.weight_kernel(make_weight(70, columns, 4, 32)),
+        native_cpu.weight_kernel(make_weight(70, columns, 4, 32, zeros=True)),
         native_cpu.weight_kernel(eight),
         native_cpu.input_kernel(eight, "dynamic"),
-        native_cpu.bfloat16_kernel(torch.randn(70, 160).bfloat16().float()),
+        native_cpu.bfloat16_kernel(torch.randn(70, columns).bfloat16().float()),
+        float32,
     ]
 
 
 @needs_native
-def test_a_token_gets_the_same_bits_alone_and_in_any_batch_on_one_thread_and_two() -> None:
-    inputs = torch.randn(9, 160)
+@pytest.mark.usefixtures("level")
+@pytest.mark.parametrize("columns", [160, 2112])  # less and more than what is added up at a time
+def test_a_token_gets_the_same_bits_alone_and_in_any_batch_on_one_thread_and_two(columns: int) -> None:
+    inputs = torch.randn(33, columns)
     before = torch.get_num_threads()
     try:
-        for kernel in all_kernels():
+        for kernel in all_kernels(columns):
             torch.set_num_threads(1)
-            alone = torch.cat([kernel.multiply(inputs[row : row + 1]) for row in range(9)])
+            alone = torch.cat([kernel.multiply(inputs[row : row + 1]) for row in range(33)])
             torch.set_num_threads(2)
-            for size in (2, 3, 4, 5, 9):
-                assert torch.equal(kernel.multiply(inputs[:size]), alone[:size]), kernel.label
+            for size in (*range(2, 12), 16, 17, 33):
+                assert torch.equal(kernel.multiply(inputs[:size]), alone[:size]), (kernel.label, size)
     finally:
         torch.set_num_threads(before)
 
 
 @needs_native
+@pytest.mark.parametrize("static", [False, True])
+def test_exact_sums_are_the_same_bits_at_every_level(
+    static: bool, fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = make_weight(50, 2112, 8, -1, static=static)
+    if static:
+        weight = StoredWeight(
+            weight.codes, weight.scales, None, 8, -1, input_scale=torch.tensor([0.03]), input_zero=torch.tensor([-7])
+        )
+    inputs = torch.randn(11, 2112)
+    products = []
+    for level in levels.LEVELS:
+        if level.needs <= levels.processor_flags():
+            monkeypatch.setenv(levels.FORCED, level.name)
+            forget()
+            products.append(native_cpu.input_kernel(weight, "static" if static else "dynamic").multiply(inputs))
+    assert all(torch.equal(product, products[0]) for product in products)
+
+
+@needs_native
+@pytest.mark.usefixtures("level")
 def test_nan_and_infinity_reach_the_output_of_their_own_token_only() -> None:
     for kernel in all_kernels():
         inputs = torch.randn(3, 160)
@@ -168,6 +223,7 @@ def test_nan_and_infinity_reach_the_output_of_their_own_token_only() -> None:
 
 
 @needs_native
+@pytest.mark.usefixtures("level")
 def test_zeros_no_tokens_and_other_number_types_are_taken() -> None:
     for kernel in all_kernels():
         assert torch.equal(kernel.multiply(torch.zeros(2, 160)), torch.zeros(2, 70))
@@ -176,6 +232,7 @@ def test_zeros_no_tokens_and_other_number_types_are_taken() -> None:
 
 
 @needs_native
+@pytest.mark.usefixtures("level")
 def test_a_large_bfloat16_weight_computed_in_float32_stays_small() -> None:
     weight = torch.randn(1024, 1024)
     assert DenseKernel(weight.bfloat16().float()).bytes == weight.numel() * 2
@@ -184,24 +241,47 @@ def test_a_large_bfloat16_weight_computed_in_float32_stays_small() -> None:
 
 def test_the_switch_turns_them_off_and_torch_does_the_work(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(native_build.SWITCH, "0")
-    try:
-        assert native_build.SWITCH in native_cpu.refusal() or "AVX2" in native_cpu.refusal()
-        assert isinstance(choose_kernel(make_weight(64, 64, 4, 32), "none", device=torch.device("cpu")), Int4Kernel)
-    finally:
-        native_build.native.cache_clear()
-        native_cpu.refusal.cache_clear()
+    assert native_build.SWITCH in native_cpu.refusal() or "AVX2" in native_cpu.refusal()
+    assert isinstance(choose_kernel(make_weight(64, 64, 4, 32), "none", device=torch.device("cpu")), Int4Kernel)
 
 
 def test_no_compiler_and_no_cache_is_an_answer(fresh: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
-    try:
-        found = native_build.native()
-        assert found.library is None
-        assert found.reason
-    finally:
-        native_build.native.cache_clear()
-        native_cpu.refusal.cache_clear()
+    library = native_build.native()
+    assert library.library is None
+    assert library.reason
+
+
+def test_a_level_that_does_not_exist_or_is_not_here_is_one_line(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(levels, "processor_flags", lambda: frozenset({"avx2", "fma"}))
+    monkeypatch.setenv(levels.FORCED, "avx1024")
+    with pytest.raises(UsageError, match=r"no such level; use one of amx, avx512, avx2"):
+        levels.chosen_level()
+    monkeypatch.setenv(levels.FORCED, "avx512")
+    with pytest.raises(UsageError, match=r"this processor has no avx512_vnni.*unset it"):
+        levels.chosen_level()
+    monkeypatch.delenv(levels.FORCED)
+    assert levels.chosen_level().level is levels.LEVELS[-1]
+    monkeypatch.setattr(levels, "processor_flags", lambda: frozenset({"sse2"}))
+    assert levels.chosen_level().reason == "the processor has no avx2 and no fma"
+
+
+@needs_native
+def test_a_level_that_cannot_be_built_leaves_the_next(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = native_build._load
+
+    def without_avx512(level: levels.Level, *rest: Any) -> Any:
+        if level.own:
+            raise OSError("g++ failed: unrecognized command-line option '-mavx512vnni'")
+        return real(level, *rest)
+
+    monkeypatch.setattr(native_build, "_load", without_avx512)
+    monkeypatch.setattr(levels, "processor_flags", lambda: frozenset().union(*(level.needs for level in levels.LEVELS)))
+    library = native_build.native()
+    assert library.library is not None
+    assert library.level is levels.LEVELS[-1]
+    assert "avx512vnni" in library.reason
 
 
 def test_a_library_that_others_could_have_written_is_not_loaded(tmp_path: Path) -> None:

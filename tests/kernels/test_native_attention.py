@@ -18,12 +18,13 @@ def memory(kv_heads: int, width: int, value_width: int) -> tuple[torch.Tensor, t
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("window", [None, 1, 5, 60])
 @pytest.mark.parametrize(("heads", "kv_heads", "width", "value_width"), [(4, 4, 64, 64), (8, 2, 24, 40), (6, 3, 8, 16)])
 def test_it_gives_softmax_attention(
-    heads: int, kv_heads: int, width: int, value_width: int, window: int | None
+    heads: int, kv_heads: int, width: int, value_width: int, window: int | None, dtype: torch.dtype
 ) -> None:
-    keys, values = memory(kv_heads, width, value_width)
+    keys, values = (part.to(dtype) for part in memory(kv_heads, width, value_width))
     query = torch.randn(7, heads, width).transpose(0, 1)
     where = Tokens(torch.randint(0, SLOTS, (7,)), torch.tensor([0, 1, 6, 7, 8, 48, 49]))
     output = native_attention.attend(query, keys, values, where, SCALE, window)
@@ -60,17 +61,20 @@ def test_nan_and_infinity_stay_with_the_token_that_has_them() -> None:
     assert output[2, 2:, 0].isnan().all()
 
 
-def test_what_is_stored_lies_at_its_slot_and_position_and_nowhere_else() -> None:
-    target, given = torch.zeros(3, 2, 8, 16), torch.randn(1, 2, 4, 16)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_stored_lies_at_its_slot_and_position_and_nowhere_else(dtype: torch.dtype) -> None:
+    target, given = torch.zeros(3, 2, 8, 16, dtype=dtype), torch.randn(1, 2, 4, 16)
+    given[0, 0, 0, :5] = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0, 3.4e38])
     where = Tokens(torch.tensor([2, 0, 2, 1]), torch.tensor([7, 0, 1, 3]))
     native_attention.store(given[0], target, where)
-    expected = torch.zeros(3, 2, 8, 16)
-    expected[where.slots, :, where.positions] = given[0].transpose(0, 1)
-    assert torch.equal(target, expected)
+    expected = torch.zeros(3, 2, 8, 16, dtype=dtype)
+    expected[where.slots, :, where.positions] = given[0].transpose(0, 1).to(dtype)
+    torch.testing.assert_close(target, expected, rtol=0, atol=0, equal_nan=True)
 
 
 def test_other_types_and_broken_vectors_are_left_to_torch() -> None:
     plain = torch.zeros(1, 1, 1, 16)
     assert native_attention.fits(plain, plain, plain)
-    assert not native_attention.fits(plain.bfloat16(), plain.bfloat16(), plain.bfloat16())
+    assert native_attention.fits(plain.bfloat16(), plain.bfloat16(), plain.bfloat16())
+    assert not native_attention.fits(plain.half(), plain.half(), plain.half())
     assert not native_attention.fits(plain[..., :12], plain[..., :12], plain)

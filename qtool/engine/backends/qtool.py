@@ -109,6 +109,8 @@ class QtoolEngine:
         self._scheduler: Scheduler | None = Scheduler(
             self._network, memory, chunk_tokens=self._chunk_tokens, decode=decode, device=device
         )
+        if device.type == "cpu" and (reason := self._scheduler.feeder.not_compiled):
+            self.notes = (*self.notes, f"decoding steps go through the model's own forward: {reason}")
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
         """Log-likelihood of each continuation. Raises RequestError before anything is computed."""
