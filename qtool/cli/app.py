@@ -5,7 +5,7 @@ import signal
 import sys
 import traceback
 from types import FrameType, TracebackType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -120,12 +120,13 @@ def _end_with_own_code(kind: type[BaseException], error: BaseException, trace: T
 
 def _use_own_code_for_usage() -> None:
     """Typer ends wrong usage with 2, which is a verdict here (UNDECIDED)."""
+    kind: Any
     for kind in typer.BadParameter.__mro__:
         if getattr(kind, "exit_code", None) == _TYPERS_USAGE:
             kind.exit_code = UsageError.exit_code
 
 
-def _told(code: object) -> object:
+def _told(code: Any) -> Any:
     """The exit code, after the line that a user needs who interrupted a command."""
     if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # typer's sign for a reader that has gone (`| head`)
         return CLOSED_PIPE

@@ -80,7 +80,8 @@ def _is_python(source: str) -> bool:
 
 def _known(item: Item, task: TaskSpec) -> sandbox.Known:
     """The given beginning and the reference solution: names that the tests may take from there, not from the code."""
-    reference = extract(task, item.answer) or item.answer
+    whole = Answer(item.answer, (), (), (), finish="stop", prompt_tokens=0, latency_ms=0.0)
+    reference = extract(task, item, whole) or item.answer
     field = task.metric_options.get("prefix_field")
     prelude = "" if field is None else item.field(str(field))
     return sandbox.Known(prelude=prelude, reference=_program(item, reference, task))
