@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qtool.front_door.layer_costs import sensitivity
     from qtool.front_door.looking import doctor, explain, lint, names, show
     from qtool.front_door.quantization import convert, estimate, import_variant, quantize
-    from qtool.front_door.shipping import bundle, demo, report, run, serve
+    from qtool.front_door.shipping import bundle, demo, report, run, serve, verify
     from qtool.front_door.timing import time
     from qtool.plan import read_plan
     from qtool.records.plan import Plan
@@ -57,6 +57,7 @@ __all__ = [
     "Task",
     "time",
     "Variant",
+    "verify",
 ]
 
 _ROOMS = {
@@ -65,7 +66,7 @@ _ROOMS = {
     "qtool.front_door.layer_costs": ("sensitivity",),
     "qtool.front_door.looking": ("doctor", "explain", "lint", "names", "show"),
     "qtool.front_door.quantization": ("convert", "estimate", "import_variant", "quantize"),
-    "qtool.front_door.shipping": ("bundle", "demo", "report", "run", "serve"),
+    "qtool.front_door.shipping": ("bundle", "demo", "report", "run", "serve", "verify"),
     "qtool.front_door.timing": ("time",),
     "qtool.plan": ("read_plan",),
     "qtool.records.plan": ("Plan",),

@@ -4,10 +4,11 @@ import shutil
 from pathlib import Path
 
 from qtool.errors import StoreError
-from qtool.records.bundle import BundleFile
+from qtool.records.bundle import Bundle, BundleFile
 from qtool.store.digest import file_digest
 
 MANIFEST = "bundle.json"
+SUMS = "SHA256SUMS"
 _KINDS = (".safetensors", ".json", ".jinja", ".txt", ".model", ".tiktoken")
 _CALIBRATION = ("calibration.json", "ranges.safetensors", "histograms.safetensors")
 
@@ -36,3 +37,9 @@ def listed(folder: Path) -> tuple[BundleFile, ...]:
     return tuple(
         BundleFile(path.relative_to(folder).as_posix(), path.stat().st_size, file_digest(path)) for path in paths
     )
+
+
+def sums(folder: Path, manifest: Bundle) -> str:
+    """Every file with its digest, the manifest's too, as `sha256sum --check` reads them."""
+    lines = [f"{entry.sha256}  {entry.path}" for entry in manifest.files]
+    return "\n".join([*lines, f"{file_digest(folder / MANIFEST)}  {MANIFEST}"]) + "\n"

@@ -1,4 +1,4 @@
-"""The files of `deploy/`: Dockerfile, Kubernetes manifests, Prometheus rules, Grafana dashboard."""
+"""The files of `deploy/`: what starts the server in a container, a cluster or beside Prometheus and Grafana."""
 
 import json
 from dataclasses import asdict
@@ -8,7 +8,16 @@ from pathlib import Path
 from qtool.bundle.dashboard import dashboard
 from qtool.bundle.settings import DeploySettings
 
-_TEMPLATES = ("Dockerfile", "kubernetes.yaml", "prometheus-rules.yaml")
+_TEMPLATES = (
+    "Dockerfile",
+    "compose.yaml",
+    "grafana-source.yaml",
+    "keda.yaml",
+    "kubernetes.yaml",
+    "prometheus.yaml",
+    "prometheus-rules.yaml",
+    "servicemonitor.yaml",
+)
 
 
 def write_deploy(folder: Path, settings: DeploySettings) -> None:
@@ -17,8 +26,32 @@ def write_deploy(folder: Path, settings: DeploySettings) -> None:
     target.mkdir()
     for name in _TEMPLATES:
         (target / name).write_text(render(f"{name}.j2", asdict(settings)), encoding="utf-8")
+    (target / "requirements.txt").write_text("".join(f"{line}\n" for line in pinned_packages()), encoding="utf-8")
     text = json.dumps(dashboard(settings), indent=2, sort_keys=True)
     (target / "grafana-dashboard.json").write_text(text + "\n", encoding="utf-8")
+
+
+def pinned_packages() -> tuple[str, ...]:
+    """`name==version` of everything qtool needs to run, as installed where the bundle was made; not of qtool itself."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    found: dict[str, str] = {}
+    left = ["qtool"]
+    while left:
+        name = canonicalize_name(left.pop())
+        try:
+            package = distribution(name)
+        except PackageNotFoundError:
+            continue  # needed on another platform or Python only
+        if name in found:
+            continue
+        found[name] = package.version.partition("+")[0]  # "+cpu" names the index it came from
+        needs = (Requirement(text) for text in package.requires or ())
+        left += [need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
+    return tuple(f"{name}=={version}" for name, version in sorted(found.items()) if name != "qtool")
 
 
 def render(template: str, values: dict[str, object]) -> str:

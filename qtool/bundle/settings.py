@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from qtool.errors import MismatchError
 from qtool.records.bundle import RuntimeSettings
-from qtool.records.latency import LatencyProfile, LoadLevel
+from qtool.records.latency import LatencyProfile, LoadLevel, Quantile
 from qtool.records.report import ReportRow
 
 _DEFAULT_BATCH = 8
@@ -15,6 +15,7 @@ _PATIENCE_SECONDS = 10.0
 _DEFAULT_COLD_START_SECONDS = 30.0
 _DEFAULT_ALERT_SECONDS = 2.0
 _MEGABYTE = 1_000_000
+_P99 = 0.99 - 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,10 @@ class DeploySettings:
     variant: str
     fingerprint: str
     qtool_version: str
+    image_tag: str
     port: int
     threads: int
+    storage_mb: int
     memory_request_mb: int
     memory_limit_mb: int
     startup_seconds: int
@@ -74,7 +77,7 @@ def best_level(profile: LatencyProfile | None) -> LoadLevel | None:
 def deploy_settings(row: ReportRow, runtime: RuntimeSettings, *, model: str, qtool_version: str) -> DeploySettings:
     """Numbers for `deploy/`: memory from peak memory, probes from the cold start, alerts from the measured p99."""
     measured = row.latency is not None
-    alert, alert_origin = _alert(runtime, best_level(row.latency))
+    alert, alert_origin = _alert(best_level(row.latency))
     origin = (
         ("memory", f"peak memory {runtime.memory_bytes:,} bytes, {'measured' if measured else 'estimated'}, plus 30 %"),
         ("startup", f"first token after {runtime.cold_start_seconds:.1f} s {'measured' if measured else 'assumed'}"),
@@ -87,8 +90,10 @@ def deploy_settings(row: ReportRow, runtime: RuntimeSettings, *, model: str, qto
         variant=row.variant.name,
         fingerprint=f"qtool-{row.variant.weights_digest[:12]}",
         qtool_version=qtool_version,
+        image_tag=qtool_version.replace("+", "-"),
         port=8000,
         threads=row.latency.machine.threads if row.latency else 1,
+        storage_mb=math.ceil(1.2 * row.variant.bytes / _MEGABYTE) + 100,
         memory_request_mb=request_mb,
         memory_limit_mb=math.ceil(1.5 * request_mb),
         startup_seconds=max(60, math.ceil(10 * runtime.cold_start_seconds)),
@@ -113,14 +118,22 @@ def _queue(best: LoadLevel | None) -> int:
     return min(max(math.ceil(best.requests_per_second * _PATIENCE_SECONDS), _DEFAULT_BATCH), 1000)
 
 
+def _highest(level: LoadLevel | None) -> Quantile | None:
+    """The highest quantile of the time to answer that the sample was large enough for."""
+    known = [entry for entry in (level.e2e if level else ()) if entry.value_ms is not None]
+    return max(known, key=lambda entry: entry.q, default=None)
+
+
 def _p99(level: LoadLevel | None) -> float | None:
     entries = level.e2e if level else ()
     return next((entry.value_ms for entry in entries if abs(entry.q - 0.99) < 1e-9), None)
 
 
-def _alert(runtime: RuntimeSettings, level: LoadLevel | None) -> tuple[float, str]:
-    """Twice the measured p99, or two seconds where the sample was too small for one."""
-    if runtime.e2e_ms_p99 is None or level is None:
-        return _DEFAULT_ALERT_SECONDS, "2 s by default: the sample was too small for a p99"
-    text = f"twice the p99 of {runtime.e2e_ms_p99:.0f} ms measured at concurrency {level.concurrency}"
-    return max(0.1, round(2 * runtime.e2e_ms_p99 / 1000, 2)), text
+def _alert(level: LoadLevel | None) -> tuple[float, str]:
+    """Twice the measured p99, four times the highest quantile that was measured, or two seconds where none was."""
+    found = _highest(level)
+    if found is None or found.value_ms is None or level is None:
+        return _DEFAULT_ALERT_SECONDS, "2 s by default: the time to answer was not measured"
+    factor, word = (2, "twice") if found.q >= _P99 else (4, "four times")
+    text = f"{word} the p{100 * found.q:g} of {found.value_ms:.0f} ms measured at concurrency {level.concurrency}"
+    return max(0.1, round(factor * found.value_ms / 1000, 2)), text

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from qtool import __version__
+from qtool.bundle.card import commands, head
 from qtool.bundle.choose import check_unchanged, choose, judged_anew
-from qtool.bundle.contents import MANIFEST, copy_calibration, copy_variant, listed
+from qtool.bundle.contents import MANIFEST, SUMS, copy_calibration, copy_variant, listed, sums
 from qtool.bundle.deploy import render, write_deploy
 from qtool.bundle.golden import golden_prompts
 from qtool.bundle.settings import best_level, deploy_settings, measured_dtype, runtime_settings
@@ -51,6 +52,7 @@ def bundle(
         manifest = _describe(folder, row, chosen, dtype=dtype, context_tokens=context_tokens, golden=golden)
         advance(1)
         write_record(folder / MANIFEST, manifest)
+        write_text(folder / SUMS, sums(folder, manifest))
         advance(1)
     return manifest
 
@@ -85,7 +87,9 @@ def _describe(
     write_deploy(folder, deploy_settings(row, runtime, model=model, qtool_version=__version__))
     base = row.variant.base
     source = base.name if Path(base.source).is_absolute() else base.source  # a path means nothing elsewhere
-    card = render("README.md.j2", {"row": row, "model": model, "source": source, "chosen": chosen, "golden": golden})
+    values: dict[str, object] = {"row": row, "model": model, "source": source, "chosen": chosen, "golden": golden}
+    values |= {"head": head(row, model=model, source=source), "commands": commands(row), "licence": base.licence}
+    card = render("README.md.j2", values)
     (folder / "README.md").write_text(card, encoding="utf-8")
     return Bundle(
         format_version=FORMAT_VERSION,

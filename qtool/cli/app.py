@@ -29,6 +29,7 @@ from qtool.cli import (
     sensitivity,
     serve,
     show,
+    verify,
 )
 from qtool.errors import QtoolError, UsageError
 
@@ -61,6 +62,7 @@ _COMMANDS = (
     ("eval", evaluate.command),
     ("report", report.command),
     ("bundle", bundle.command),
+    ("verify", verify.command),
     ("serve", serve.command),
     ("bench", bench.command),
     ("compare", compare.command),

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 def command(
     kernels: Annotated[bool, typer.Option("--kernels", help="Also time every kernel, at 1 to 64 rows.")] = False,
     size: Annotated[int, typer.Option(min=256, max=16384, help="Width of the timed square weights.")] = 2048,
+    compile_all: Annotated[
+        bool, typer.Option("--compile", help="Compile the products of every level of instructions first, for an image.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what this machine can do: torch, processor, GPU, packages, and which kernel each scheme will use."""
     from qtool.front_door.looking import doctor
 
-    found = doctor(kernels=kernels, size=size)
+    found = doctor(kernels=kernels, size=size, compile_all=compile_all)
     show(found, as_json, _text(found.capabilities, found.kernel_times, size))
 
 

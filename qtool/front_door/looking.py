@@ -74,13 +74,21 @@ def lint(
     return read(spec, load_tokenizer(folder), context_tokens=read_context(folder), tasks=tasks)
 
 
-def doctor(*, kernels: bool = False, size: int = 2048) -> Diagnosis:
-    """What this machine can do, and which kernel each scheme will use; with `kernels` also how long each takes."""
+def doctor(*, kernels: bool = False, size: int = 2048, compile_all: bool = False) -> Diagnosis:
+    """What this machine can do, and which kernel each scheme will use; with `kernels` also how long each takes.
+
+    `compile_all` first compiles the products of every level of instructions into the user's cache. Raises CapacityError
+    where that cannot be done.
+    """
     from qtool.errors import UsageError
     from qtool.kernels.probe import capabilities
 
     if size % 128:
         raise UsageError(f"--size {size}: must be a multiple of 128")
+    if compile_all:
+        from qtool.kernels.native_build import build_every_level
+
+        build_every_level()
     found = capabilities()
     times: tuple[KernelTime, ...] = ()
     if kernels:

@@ -1,12 +1,15 @@
 """`qtool.run`, `report`, `bundle` and `serve`: from a plan to a server."""
 
+from dataclasses import dataclass
 from dataclasses import replace as replaced
 from pathlib import Path
+from typing import ClassVar
 
 from qtool.front_door.paths import PathLike, optional_path
 from qtool.progress import chosen_progress
 from qtool.records.bundle import Bundle
 from qtool.records.plan import Plan
+from qtool.records.presentation import Presented
 from qtool.records.report import Report
 
 
@@ -64,6 +67,64 @@ def bundle(
         progress=chosen_progress(quiet),
         replace=replace,
         allow_unverified=allow_unverified,
+    )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Verified(Presented):
+    """A bundle that is whole and reproduces its golden prompts; `documents` were edited since, which stops nothing."""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("name", "prompts", "difference")
+
+    name: str
+    backend: str
+    files: int
+    bytes: int
+    prompts: int
+    difference: float
+    documents: tuple[str, ...]
+
+    def table(self) -> str:
+        """What was compared, in a few lines."""
+        lines = [
+            f"{self.name}: {self.files} files, {self.bytes:,} bytes, each with the digest in bundle.json",
+            f"{self.prompts} golden prompts reproduced by {self.backend} within {self.difference:.2g} nats",
+        ]
+        return "\n".join([*lines, *(f"edited since it was made: {path}" for path in self.documents)])
+
+
+def verify(bundle: PathLike, *, backend: str = "qtool", device: str = "auto", quiet: bool = False) -> Verified:
+    """Checks every file of a bundle and has `backend` answer its golden prompts. Raises MismatchError where a file or
+    an answer is not what was recorded."""
+    from qtool.engine.load import open_engine
+    from qtool.serve.supervision.gate import changed_documents, read_bundle, reproduce, verify_files
+
+    folder = Path(bundle)
+    manifest = read_bundle(folder)
+    with chosen_progress(quiet).track("verify", 2, "steps") as advance:
+        verify_files(folder, manifest)
+        advance(1)
+        engine = open_engine(
+            folder,
+            backend=backend,
+            dtype=manifest.runtime.dtype,
+            device=device,
+            slots=manifest.runtime.max_batch,
+            context_tokens=manifest.runtime.context_tokens,
+        )
+        try:
+            difference = reproduce(engine, manifest)
+        finally:
+            engine.close()
+        advance(1)
+    return Verified(
+        name=manifest.name,
+        backend=backend,
+        files=len(manifest.files),
+        bytes=sum(entry.bytes for entry in manifest.files),
+        prompts=len(manifest.golden),
+        difference=difference,
+        documents=changed_documents(folder, manifest),
     )
 
 

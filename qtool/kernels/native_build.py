@@ -18,7 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qtool.kernels.levels import COMMON_FLAGS, Level, chosen_level, lower_levels
+from qtool.errors import CapacityError
+from qtool.kernels.levels import COMMON_FLAGS, LEVELS, Level, chosen_level, lower_levels
 
 SWITCH = "QTOOL_NATIVE"
 _FOLDER = Path(__file__).parent
@@ -60,11 +61,7 @@ def native() -> Native:
 
 def _load(level: Level, compiler: str | None, openmp: Path) -> Any:
     """The library out of the cache, or built into it; out of a folder that is gone at once where no cache can be."""
-    names = (*level.sources, *level.own)
-    sources = b"".join((_FOLDER / name).read_bytes() for name in (*names, *_HEADERS))
-    digest = hashlib.sha256(sources + repr((_FLAGS, level.defines, level.own_flags, openmp)).encode()).hexdigest()[:24]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qtool" / "native"
-    kept = cache / f"{digest}.so"
+    kept = _kept(level, openmp)
     if kept.is_file() and _only_ours(kept):
         return _typed(ctypes.CDLL(str(kept)))
     if compiler is None:
@@ -74,6 +71,37 @@ def _load(level: Level, compiler: str | None, openmp: Path) -> Any:
         library = _typed(ctypes.CDLL(str(built)))
         _keep(built, kept)
     return library
+
+
+def build_every_level() -> tuple[str, ...]:
+    """Compiles the library of every level into the user's cache, for machines without a compiler; the levels' names.
+
+    Raises CapacityError where one cannot be built.
+    """
+    compiler, openmp = shutil.which("g++"), _loaded_openmp()
+    if compiler is None or openmp is None:
+        raise CapacityError(f"{'g++' if compiler is None else 'GNU OpenMP of torch'}: not found; nothing was compiled")
+    for level in LEVELS:
+        kept = _kept(level, openmp)
+        if kept.is_file() and _only_ours(kept):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                _keep(_build(level, compiler, openmp, Path(folder)), kept)
+            except (OSError, subprocess.SubprocessError) as error:
+                raise CapacityError(f"level {level.name} cannot be compiled: {error}") from error
+        if not kept.is_file():
+            raise CapacityError(f"{kept.parent}: cannot be written; set XDG_CACHE_HOME to a folder that can")
+    return tuple(level.name for level in LEVELS)
+
+
+def _kept(level: Level, openmp: Path) -> Path:
+    """Where the library of `level` is kept, by the digest of all it is made of."""
+    names = (*level.sources, *level.own, *_HEADERS)
+    sources = b"".join((_FOLDER / name).read_bytes() for name in names)
+    digest = hashlib.sha256(sources + repr((_FLAGS, level.defines, level.own_flags, openmp)).encode()).hexdigest()[:24]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qtool" / "native"
+    return cache / f"{digest}.so"
 
 
 def _keep(built: Path, kept: Path) -> None:

@@ -1,6 +1,7 @@
 """A model folder's weights, opened lazily: tensors are read one at a time, never the whole file."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ _TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 KEYS_OF_STORAGE = ("quantization_config", "compression_config")
+_LICENCE = re.compile(r"^license:\s*[\"']?([\w.-]+)[\"']?\s*$", re.MULTILINE)
+_CARD_CHARACTERS = 20_000  # the head of a model card is shorter
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -191,7 +194,19 @@ def identify(folder: Path, *, name: str | None = None, source: str | None = None
         dtype=str(checkpoint.main_dtype()).removeprefix("torch."),
         parameters=count_parameters(folder),
         bytes=checkpoint.bytes,
+        licence=_licence(folder),
     )
+
+
+def _licence(folder: Path) -> str | None:
+    """The licence that the folder's model card names in its head."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    with card.open(encoding="utf-8", errors="replace") as file:
+        parts = file.read(_CARD_CHARACTERS).split("---", 2)
+    found = _LICENCE.search(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
+    return found[1] if found else None
 
 
 def weights_digest(folder: Path) -> str:

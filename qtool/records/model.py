@@ -8,7 +8,8 @@ class ModelIdentity:
     """What makes two model folders the same: content digests, not paths.
 
     `weights_digest` covers config.json and every safetensors shard, `tokenizer_digest` the tokenizer files and the chat
-    template. `parameters` counts scalars of the unquantized model; `bytes` is the size of the weight files on disk.
+    template. `licence` is what the folder's own card names, None where it names none. `parameters` counts scalars of
+    the unquantized model; `bytes` is the size of the weight files on disk.
     """
 
     name: str
@@ -20,6 +21,7 @@ class ModelIdentity:
     dtype: str
     parameters: int
     bytes: int
+    licence: str | None = None
 
 
 def same_base(first: ModelIdentity, second: ModelIdentity) -> bool:

@@ -24,7 +24,12 @@ FUNCTIONS = {
     "calibrate sweep": "sweep",
     "data lint": "lint",
 }
-PYTHON_NAMES = {"set_name": "set", "verify_streamed": "verify_whole"}
+PYTHON_NAMES = {
+    "set_name": "set",
+    "verify_streamed": "verify_whole",
+    "with": "backend",  # a word of Python
+    "compile": "compile_all",  # a function of Python
+}
 OF_THE_PROGRAM_ALONE = {"json", "help"}
 OTHER_FUNCTIONS = {("quantize", "plan-only"): "estimate", ("calibrate run", "shard"): "calibrate_shard"}
 SEVERAL = {"task": "tasks", "observer": "observers", "override": "overrides", "rate": "rates", "set": "options"}
@@ -71,9 +76,7 @@ def test_every_command_has_a_function_with_its_options_and_defaults(name: str, c
         default = None if parameter.required or positional else parameter.default
         spelled = str(parameter.name) if positional and str(parameter.name) in wanted else option
         offered[SEVERAL[option] if several else spelled] = plain(default() if callable(default) else default)
-    offered = {
-        {"set_name": "set", "verify_streamed": "verify_whole"}.get(key, key): value for key, value in offered.items()
-    }
+    offered = {PYTHON_NAMES.get(key, key): value for key, value in offered.items()}
     assert {key: plain(parameter.default) for key, parameter in wanted.items()} == offered
 
 

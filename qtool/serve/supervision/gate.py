@@ -11,6 +11,7 @@ from qtool.store.digest import file_digest
 
 MANIFEST = "bundle.json"
 FORMAT_VERSION = 1
+_DOCUMENTS = ("README.md", "report.html")  # people edit them: nothing that answers depends on them
 _CODE_OR_PICKLE = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".py", ".so", ".gguf")
 
 
@@ -29,11 +30,24 @@ def read_bundle(folder: Path) -> Bundle:
     return bundle
 
 
+def changed_documents(folder: Path, bundle: Bundle) -> tuple[str, ...]:
+    """Documents of the bundle that are gone or were edited since it was made; they stop nothing."""
+    listed = {entry.path: entry.sha256 for entry in bundle.files if entry.path in _DOCUMENTS}
+    return tuple(
+        path
+        for path, digest in sorted(listed.items())
+        if not (folder / path).is_file() or file_digest(folder / path) != digest
+    )
+
+
 def verify_files(folder: Path, bundle: Bundle) -> None:
-    """Raises MismatchError unless every listed file is there, inside the folder, with its size and SHA-256."""
+    """Raises MismatchError unless every listed file but the documents is there, inside the folder, with its size and
+    SHA-256."""
     listed = {entry.path: entry for entry in bundle.files}
     for path, entry in sorted(listed.items()):
         place = _inside(folder, path)
+        if path in _DOCUMENTS:
+            continue
         if not place.is_file():
             raise MismatchError(f"{folder}: {path} is listed in {MANIFEST} and missing")
         size = place.stat().st_size
