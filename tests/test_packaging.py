@@ -51,3 +51,18 @@ def test_an_installed_qtool_finds_its_tasks_and_sets(wheel: Path, tmp_path: Path
     for line in result.stdout.splitlines():
         assert line.startswith(str(tmp_path))
         assert Path(line).is_file()
+
+
+def test_the_lock_holds_what_the_project_asks_for() -> None:
+    """`make lock` writes it; a dependency that was added or raised since is named here."""
+    import tomllib
+
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    locked = dict(line.split("==") for line in lines)
+    for text in (*project["dependencies"], *project["optional-dependencies"]["dev"]):
+        wanted = Requirement(text)
+        assert wanted.name in locked, f"{wanted.name} is not in constraints.txt; run: make lock"
+        assert wanted.specifier.contains(locked[wanted.name]), f"{text}: not in constraints.txt; run: make lock"

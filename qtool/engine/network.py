@@ -103,7 +103,7 @@ class Network:
         if self._spread is None:
             plain = all(look.plain for look in self.looks.values())
             try:
-                self._spread = own_spread(self.model, self.probe, self._expected, fused=plain)
+                self._spread = own_spread(self.model, self.probe, self._whole_pass(), fused=plain)
             finally:
                 use_attention(self.model, attention.NAME)
         return self._spread

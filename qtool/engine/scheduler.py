@@ -37,15 +37,27 @@ class Running:
 
 
 class Scheduler:
-    """Owns slots and queue. `step` feeds every decoding row one token and prompts up to `chunk_tokens` together."""
+    """Owns slots and queue. `step` feeds every decoding row one token and prompts up to `chunk_tokens` together.
+
+    With `piece_tokens` what a request's tokens are depends on nothing but itself: prompts are fed in pieces of so many
+    tokens, and what they share with others is whole pieces of others' prompts.
+    """
 
     def __init__(
-        self, network: Network, memory: KeyValueSlots, *, chunk_tokens: int, decode: Decode | None, device: torch.device
+        self,
+        network: Network,
+        memory: KeyValueSlots,
+        *,
+        chunk_tokens: int,
+        piece_tokens: int = 0,
+        decode: Decode | None,
+        device: torch.device,
     ) -> None:
         self._memory = memory
         self._chunk_tokens = chunk_tokens
         self._decode = decode
-        self.feeder = Feeder(network, memory)
+        self._piece_tokens = piece_tokens
+        self.feeder = Feeder(network, memory, piece_tokens=piece_tokens)
         self._prefixes = PrefixIndex(memory.slots)
         self._room = SlotRoom(memory.slots, memory.room)
         self._free = set(range(memory.slots))
@@ -116,9 +128,9 @@ class Scheduler:
             running = self._waiting.popleft()
             prompt = running.request.ids
             source, shared = self._prefixes.best(list(prompt))
-            shared = min(shared, len(prompt) - 1)  # the last token is always fed: its logits are needed
+            shared = self._whole(min(shared, len(prompt) - 1))  # the last token is always fed: its logits are needed
             owner = self._owner(source)
-            ready = shared if owner is None else min(shared, owner.computed)
+            ready = shared if owner is None else self._whole(min(shared, owner.computed))
             if shared - ready >= _WORTH_WAITING:
                 later.append(running)
                 continue
@@ -148,7 +160,7 @@ class Scheduler:
         self._room.take(slot, len(running.request.ids) + running.request.max_new_tokens)
         if ready and slot != source:
             self._memory.copy_prefix(source, slot, ready)
-        self._prefixes.replace(slot, running.tokens)
+        self._prefixes.replace(slot, self._to_share(running))
         running.slot = slot
         running.computed = ready
         self._running[running.number] = running
@@ -165,9 +177,17 @@ class Scheduler:
         for running, missing in prompts:
             if room <= 0:
                 break
-            rows.append((running, min(missing, room)))
-            room -= min(missing, room)
+            rows.append((running, min(missing, self._whole(room) or self._piece_tokens)))
+            room -= rows[-1][1]
         return rows
+
+    def _whole(self, tokens: int) -> int:
+        """`tokens` without what is beyond whole pieces."""
+        return tokens - tokens % self._piece_tokens if self._piece_tokens else tokens
+
+    def _to_share(self, running: Running) -> list[int]:
+        """Tokens of the request that others may take its keys of: all, or the whole pieces of its prompt."""
+        return running.tokens[: self._whole(len(running.request.ids))] if self._piece_tokens else running.tokens
 
     def _advance_or_split(
         self, rows: Sequence[tuple[Running, int]]
@@ -234,7 +254,7 @@ class Scheduler:
         del self._running[running.number]
         self._free.add(running.slot)
         self._room.leave(running.slot, len(running.tokens))
-        self._prefixes.replace(running.slot, running.tokens[: running.computed])
+        self._prefixes.replace(running.slot, self._to_share(running)[: running.computed])
 
     def _fail(self, running: Running, reason: str) -> TokenEvent:
         self._release(running)

@@ -10,9 +10,8 @@ import torch
 from qtool.kernels import int4_cpu, int8_cpu, native_cpu
 from qtool.kernels.dense import prepack_works
 from qtool.kernels.dispatch import choose_kernel, crossovers
-from qtool.kernels.levels import has_bfloat16
 from qtool.kernels.native_build import SWITCH
-from qtool.models.device import choose_device, hardware
+from qtool.models.device import choose_device, hardware, has_bfloat16
 from qtool.models.stored_weights import StoredWeight
 
 _PACKAGES = (

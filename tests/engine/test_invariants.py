@@ -12,6 +12,7 @@ from hypothesis import strategies
 
 from qtool.engine.contract import Generation, GenerationRequest, Sampling
 from qtool.engine.drive import generate
+from qtool.kernels import native_cpu
 from tests.engine.small_models import VOCABULARY, make_engine, make_model
 
 ids = strategies.integers(3, VOCABULARY - 1)
@@ -28,7 +29,7 @@ samplings = strategies.one_of(
         seed=strategies.integers(0, 3),
     ),
 )
-prefix = tuple(range(5, 45))
+prefix = tuple(range(5, 75))  # longer than a piece
 requests = strategies.builds(
     GenerationRequest,
     ids=strategies.one_of(
@@ -99,7 +100,7 @@ def test_joins_and_aborts_at_any_step_change_nobody_else(batch: list[GenerationR
 
 def test_a_prompt_longer_than_a_chunk_does_not_stop_the_others() -> None:
     checked = make_engine(make_model(), slots=3)
-    checked._scheduler._chunk_tokens = 8
+    checked._scheduler._chunk_tokens = checked._scheduler._piece_tokens = checked._scheduler.feeder._piece_tokens = 8
     short = GenerationRequest((5, 6), 12)
     long = GenerationRequest(tuple(3 + index % 60 for index in range(90)), 4)
     first = checked.submit(short)
@@ -123,8 +124,31 @@ def test_a_shared_prefix_is_computed_once() -> None:
     checked._scheduler.feeder.logits = counting
     batch = [GenerationRequest((*prefix, 50 + index), 1) for index in range(4)]
     together = generate(checked, batch)
-    assert sum(fed) == len(prefix) + 4
+    assert sum(fed) == len(prefix) + 4 + 3 * (len(prefix) % 64)  # whole pieces of 64 tokens are shared
     assert [generation.ids for generation in together] == [alone(request).ids for request in batch]
+
+
+@pytest.mark.skipif(bool(native_cpu.refusal()), reason=f"decoding steps are not compiled: {native_cpu.refusal()}")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_tokens_depend_on_nothing_but_their_request(dtype: torch.dtype, temperature: float) -> None:
+    """Alone, in company, in another order, behind a shared prefix: the same bits, not only the same tokens."""
+    stream = random.Random(5)
+    asked = [
+        GenerationRequest(
+            (prefix if index % 3 == 0 else ()) + tuple(stream.choices(range(3, VOCABULARY), k=1 + 7 * index % 30)),
+            12,
+            Sampling(temperature=temperature, seed=index),
+        )
+        for index in range(12)
+    ]
+    single = make_engine(make_model(dtype=dtype), slots=1)
+    expected = [generate(single, [request])[0] for request in asked]
+    for order in (range(12), range(11, -1, -1)):
+        found = generate(make_engine(make_model(dtype=dtype), slots=5), [asked[index] for index in order])
+        for index, generation in zip(order, found, strict=True):
+            assert generation.ids == expected[index].ids
+            assert generation.logprobs == expected[index].logprobs
 
 
 def test_a_model_that_turns_to_nan_ends_its_request_only() -> None:

@@ -12,6 +12,7 @@ from qtool.engine.contract import GenerationRequest
 from qtool.engine.drive import generate
 from qtool.engine.lazy_memory import LazyZeros
 from qtool.engine.slots import KeyValueSlots, LayerShape
+from qtool.engine.weights import LoadedModel
 from tests.engine.small_models import make_engine, make_model
 
 MEASURE = """
@@ -79,8 +80,10 @@ def test_little_room_makes_requests_wait_and_changes_no_token() -> None:
 def test_a_frugal_engine_keeps_its_context_whatever_its_weights_take() -> None:
     device = torch.device("cpu")
     shape = {"device": device, "dtype": torch.float32, "slots": 32, "context_tokens": 128}
-    heavy = QtoolEngine(make_model(), **shape, frugal=True, weight_bytes=1 << 30)
-    light = QtoolEngine(make_model(), **shape, frugal=True, weight_bytes=1)
+    heavy, light = (
+        QtoolEngine(model, **shape, frugal=True, loaded=LoadedModel(model, (), weight_bytes, torch.float32))
+        for model, weight_bytes in ((make_model(), 1 << 30), (make_model(), 1))
+    )
     assert heavy.status() == light.status()
 
 

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from qtool.engine.contract import GenerationRequest, Scored, ScoreRequest
 from qtool.evaluate import results
 from qtool.evaluate.asking import Asked
+from qtool.evaluate.contract import Answer, Context
+from qtool.evaluate.forced import NEAR_TIE_NATS, Decider
 from qtool.evaluate.model import Settings
 from qtool.evaluate.rounding import read_noise, round_weights
 from qtool.evaluate.stage import evaluate_asked
@@ -96,14 +99,15 @@ def test_the_chosen_choice_is_the_likelier_one(model: Path, tmp_path: Path) -> N
         assert math.isclose(row.margins[0], gap, rel_tol=1e-3, abs_tol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["classification", "extraction"])
-def test_what_is_decided_is_what_would_have_been_generated(name: str, tmp_path: Path) -> None:
+def test_what_is_decided_is_what_would_have_been_generated(name: str, dtype: str, tmp_path: Path) -> None:
     task = load_task(name)
     asked = Asked(task, load_items(task, count=144), 2.0)
     found = {}
     for forcing in (True, False):
         output = tmp_path / str(forcing)
-        settings = Settings(device="cpu", floor_share=0.0, forcing=forcing)
+        settings = Settings(device="cpu", dtype=dtype, floor_share=0.0, forcing=forcing)
         evaluate_asked(
             locate("reference-64"), (asked,), output, baseline=None, progress=Silent(), settings=settings
         )  # fmt: skip
@@ -112,9 +116,24 @@ def test_what_is_decided_is_what_would_have_been_generated(name: str, tmp_path: 
     for told, generated in zip(found[True], found[False], strict=True):
         assert (told.output, told.output_ids, told.finish) == (generated.output, generated.output_ids, generated.finish)
         assert (told.score, told.prompt_tokens) == (generated.score, generated.prompt_tokens)
-        assert told.margins == pytest.approx(
-            generated.margins, abs=1e-2
-        )  # far below the 0.1 nats that are called a tie
+        # far below the least lead that is no near tie; bfloat16 has logits of 8 to 16 in steps of 1/16
+        assert told.margins == pytest.approx(generated.margins, abs=1e-2 if dtype == "float32" else 4 / 16)
+
+
+def test_near_ties_are_as_wide_as_the_two_ways_were_seen_to_differ() -> None:
+    class Apart:
+        """Reads every lead as 1.5 nats less than it was when the answer was generated."""
+
+        def score(self, requests: list[ScoreRequest]) -> list[Scored]:
+            return [Scored((-0.1, -0.1), (True, True), (3.0 - 1.5, 6.0 - 1.5)) for _ in requests]
+
+    task = load_task("classification")
+    context = Context(engine=Apart(), language=None, task=task, in_flight=4)  # type: ignore[arg-type]
+    decider = Decider(context)
+    assert not decider.near_tie_nats > NEAR_TIE_NATS
+    answer = Answer("ab", (5, 6), (-0.1, -0.1), (3.0, 6.0), "stop", 3, 0.0)
+    decider.measure([(GenerationRequest((1, 2, 3), 4), answer)] * 3)
+    assert decider.near_tie_nats == 4 * 1.5
 
 
 def test_rounding_noise_is_measured_and_foretells_churn(tmp_path: Path) -> None:

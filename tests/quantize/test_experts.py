@@ -1,6 +1,7 @@
 """Mixtures of experts and GPT-2: every matrix quantized as a linear layer, and what the ledger says of each."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,8 +29,9 @@ def assert_the_engine_answers_alike(folder: Path) -> None:
     with torch.inference_mode():
         found = loaded.model(ids).logits[0]
     expected = StreamedModel(folder).logits([ids])[0][0]
-    # compiled products round inputs to 16 bits: 2^-9 a layer, far below the spread of the logits
-    assert (found - expected).abs().max() < 1e-2 * expected.std()
+    # products round inputs to 16 bits, torch's own also scales and sums: 2^-9 each, a dozen products one after another,
+    # and the largest of ten thousand differences is four times the usual one
+    assert (found - expected).abs().max() < 4 * math.sqrt(12) * 2**-9 * expected.std()
 
 
 @pytest.mark.parametrize("joined", [True, False])

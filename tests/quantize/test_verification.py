@@ -10,7 +10,7 @@ from tiny_model import make_tiny_llama
 from qtool.errors import UnverifiedVariant
 from qtool.evaluate.model import Settings, identify
 from qtool.models.probe_text import probe_rows
-from qtool.quantize import engine_trial, readings
+from qtool.quantize import engine_trial, readings, verify
 from qtool.quantize.agreement import compare, partings_of, rounding_of, worst
 from qtool.quantize.engine_trial import Trial, run_in_engine
 from qtool.quantize.verify import prompts_of
@@ -95,7 +95,7 @@ def wrong_engine(monkeypatch: pytest.MonkeyPatch) -> None:
             written[3:] = [7] * len(written[3:])
         return trial
 
-    monkeypatch.setattr("qtool.quantize.verify.run_in_engine", wrong)
+    monkeypatch.setattr(verify, "run_in_engine", wrong)
 
 
 @pytest.mark.usefixtures("wrong_engine")
@@ -147,5 +147,5 @@ def test_a_slow_engine_is_stopped_and_says_so(make: Make, tmp_path: Path) -> Non
     make(RECIPE)
     trial = run_in_engine(tmp_path / "variant", prompts_of(tmp_path / "variant", ()), seconds=0.0)
     assert 0 < trial.tokens < engine_trial.NEW_TOKENS
-    assert "took too long" in trial.notes[0]
+    assert any("took too long" in note for note in trial.notes)
     assert trial.problem == ""

@@ -36,6 +36,7 @@ from qtool.models.device import choose_device, choose_dtype
 from qtool.models.probe_text import probe_rows
 
 _CHUNK_TOKENS = {"cpu": 512, "cuda": 4096}
+_PIECE_TOKENS = 64  # of a prompt at once on a CPU: enough to keep it multiplying, few enough that prompts share them
 _SMALLEST_CONTEXT = 64
 _DEFAULT_CONTEXT = 4096
 _CACHE_SHARE = 0.6  # of the memory left when the weights are in
@@ -107,7 +108,12 @@ class QtoolEngine:
             self._network.shapes, slots=slots, context=context, dtype=dtype, device=device, room=room
         )
         self._scheduler: Scheduler | None = Scheduler(
-            self._network, memory, chunk_tokens=self._chunk_tokens, decode=decode, device=device
+            self._network,
+            memory,
+            chunk_tokens=self._chunk_tokens,
+            piece_tokens=_PIECE_TOKENS if device.type == "cpu" else 0,
+            decode=decode,
+            device=device,
         )
         if device.type == "cpu" and (reason := self._scheduler.feeder.not_compiled):
             self.notes = (*self.notes, f"decoding steps go through the model's own forward: {reason}")

@@ -36,7 +36,12 @@ def ask(questions: Sequence[Question], context: Context) -> Iterator[tuple[int, 
     thinking = [context.chat and opens_thinking(question.prompt) for question in questions]
     first = min(len(questions), max(context.in_flight, _GROUP)) if context.forcing else len(questions)
     decider = Decider(context)
-    yield from _generated(range(first), requests, whole, thinking, context)
+    written = []
+    for index, answer in _generated(range(first), requests, whole, thinking, context):
+        written.append((requests[index], answer))
+        yield index, answer
+    if first < len(questions):
+        decider.measure(written)
     for group in groups(len(questions) - first, _GROUP):
         indices = [first + place for place in group]
         if decider.worth_it:
