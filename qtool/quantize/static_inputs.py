@@ -8,7 +8,7 @@ from qtool.quantize.activations import round_input
 from qtool.quantize.held_out import importance_of
 
 _FACTOR = 4.0  # times the error that a scale for each token leaves: one bit of the eight
-# of a token's output energy. SmolLM2-135M: down lies above it in all blocks but one, and as high as 0.99 where one token
+# of a token's output energy. SmolLM2-135M: down lies above it in all blocks but one, and as high as 0.99 where a token
 # is 2,000 times another; q, k, o, gate and up below it in most
 _HARMLESS = 4e-3
 
