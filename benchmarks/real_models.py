@@ -15,7 +15,7 @@ import os
 import sys
 from pathlib import Path
 
-from real_models_page import evaluation_seconds, page, weight_bytes
+from real_models_page import evaluation_seconds, page, weights_of
 from real_models_process import Measured, measure
 from real_models_rows import Rows, StepRow
 from real_models_steps import Amounts, Data, Drive, Step, large_steps, steps
@@ -93,8 +93,8 @@ def row_of(folder: Path, setting: str, step: Step, found: Measured) -> StepRow:
 
 def numbers_of(folder: Path, step: Step, found: Measured) -> dict[str, float]:
     """What the bounds need: the memory that is allowed, the model's size, and what a probe found."""
-    weights = weight_bytes(folder)
-    numbers = {**step.numbers(found), "most_bytes": 1.5 * weights + 1e9, "parameters": weights / 4}
+    count, size = weights_of(folder)
+    numbers = {**step.numbers(found), "most_bytes": 1.5 * size + 1e9, "parameters": float(count)}
     if step.name.startswith("engine alone") and found.code == 0:
         seconds = evaluation_seconds(Path(step.needs[0]).parent, "arithmetic")
         numbers |= {} if seconds is None else {"arithmetic_s": seconds}
@@ -116,7 +116,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sequences", type=int, default=64, help="sequences of calibration")
     parser.add_argument("--tokens", type=int, default=512, help="tokens of each sequence")
     parser.add_argument("--kill-after", type=float, default=90.0, help="seconds after which `qtool run` is killed once")
-    parser.add_argument("--limit-minutes", type=float, default=60.0, help="a step that takes longer is ended")
+    parser.add_argument("--limit-minutes", type=float, default=180.0, help="a step that takes longer is ended")
     parser.add_argument("--environment", action="append", metavar="NAME=VALUE", help="for every step; repeats")
     parser.add_argument("--only", action="append", metavar="NAME", help="just this step; repeats")
     parser.add_argument("--again", action="append", metavar="NAME", help="measure this step again; repeats")

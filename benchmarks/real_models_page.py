@@ -33,17 +33,16 @@ def page(rows: Sequence[StepRow], about: str) -> str:
     return "\n".join(lines)
 
 
-def weight_bytes(model: Path) -> int:
-    """Bytes of the model's weights as the engine computes with them on this machine."""
+def weights_of(model: Path) -> tuple[int, int]:
+    """How many weights the model stores, and their bytes as the engine computes with them on this machine."""
     import torch
 
-    from qtool.engine.backends.qtool import compute_dtype
     from qtool.models.checkpoint import open_checkpoint, read_config
+    from qtool.models.device import choose_dtype
 
     checkpoint = open_checkpoint(model)
-    stored = sum(checkpoint.tensor_bytes(name) for name in checkpoint.names)
-    width = checkpoint.main_dtype().itemsize
-    return stored // width * compute_dtype("auto", read_config(model), torch.device("cpu")).itemsize
+    count = sum(checkpoint.tensor_bytes(name) for name in checkpoint.names) // checkpoint.main_dtype().itemsize
+    return count, count * choose_dtype("auto", read_config(model), torch.device("cpu")).itemsize
 
 
 def _table(rows: dict[str, StepRow]) -> Iterator[str]:

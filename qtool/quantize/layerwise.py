@@ -28,7 +28,8 @@ _DAMPING = 0.01
 _HELD_OUT_TOKENS = 512
 _ROWS = 512
 _REACHES = tuple(0.8**step for step in range(16))  # down to 1/28 of the largest magnitude
-_ENOUGH = 4  # tokens a column: below it, held-out tokens may ask for more damping
+_ENOUGH = 2  # tokens a column: below it, an expert that no held-out token reached is rounded to nearest
+_PLENTY = 4  # tokens a column: below it, held-out tokens may ask for more damping
 _STRONGER = (10.0, 100.0)  # times the damping
 
 
@@ -94,6 +95,10 @@ def _round_together(
         _aim_at_base(block, together, moments, solvable, held_out)
     for work in together:
         found = nearest(work, clip=True, importance=moments.second.diagonal() if seen else None)
+        if len(held_out):
+            weight, whole = work.weight(), nearest(work)  # the grid's ends are drawn in where held-out rows agree
+            if _error(held_out, weight, whole.weight) < _error(held_out, weight, found.weight):
+                found = whole
         reason = "" if seen else "no calibration token reached it"
         done = method if seen else "rtn"
         work.result = replace(found, method=done, tokens_seen=moments.tokens, reason=reason)
@@ -112,14 +117,14 @@ def _quantize_together(
             work.result = replace(nearest(work, clip=clip, reason=reason), tokens_seen=moments.tokens)
         return
     _aim_at_base(block, together, moments, feedback, held_out)
-    few = moments.tokens < _ENOUGH * together[0].layer.columns
-    stronger = [] if not few or not len(held_out) else [damping * factor for factor in _STRONGER if damping < 1]
+    columns = together[0].layer.columns
+    stronger = _STRONGER if len(held_out) and moments.tokens < _PLENTY * columns else ()
     for work in together:
         found = _with_feedback(work, moments, feedback, clip=clip)
         work.result = replace(found, method=method)
-    for more in stronger:  # moments of few tokens are trusted less, as far as that helps on rows they are not made of
-        _try_damping(together, moments, held_out, more, by_size=by_size, clip=clip)
-    _keep_what_helps(together, held_out, clip=clip, few=few)
+    for factor in stronger:  # moments of few tokens are trusted less, as far as that helps on rows they did not see
+        _try_damping(together, moments, held_out, damping * factor, by_size=by_size, clip=clip)
+    _keep_what_helps(together, held_out, clip=clip, few=moments.tokens < _ENOUGH * columns)
 
 
 def _try_damping(

@@ -28,6 +28,8 @@ from qtool.quantize.static_inputs import spoilt_by
 from qtool.quantize.streaming import StreamedModel
 from qtool.records.variant import HeldOutChange, LedgerRow, Recipe
 
+_STEPS = (1, 4, 10, 100, 1000)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
@@ -217,10 +219,11 @@ class _BlockInTheMaking:
                     each.weight() for each in self.work.layers if each.name in (work.layer.fused_group or (first,))
                 ]
                 float8 = work.grid.kind == "float8"
-                if errors := spoilt_by(inputs, reading, stored.input_scale, float8=float8):
+                if times := spoilt_by(inputs, reading, stored.input_scale, float8=float8):
+                    least = max(step for step in _STEPS if step <= times)  # few steps: the summary counts equal reasons
                     self._spoilt[first] = (
-                        f"input kept dynamic: one scale for all tokens leaves {errors[0] / errors[1]:,.0f} times the "
-                        "error of one a token (massive activations)"
+                        f"input kept dynamic: one scale for all tokens leaves over {least:,} times the error of one a "
+                        "token (massive activations)"
                     )
         return self._spoilt[first]
 

@@ -55,7 +55,7 @@ def quantize(
     started = time.monotonic()
     reset_peak()
     order = prepare(model, recipe, name=name, calibration=calibration, progress=progress)
-    if note := emulated_here(order.recipe.scheme):
+    for note in (*notes_of(order), *filter(None, (emulated_here(order.recipe.scheme),))):
         progress.note(note)
     with new_folder(output, resume=True, replace=replace) as folder:
         try:

@@ -93,7 +93,7 @@ def test_static_activations_store_the_calibrated_scale(make: Make, tmp_path: Pat
     assert scale.tolist() == pytest.approx([6.0 / 127.5])
     # a range of 6 leaves nothing of what this model's down_proj sees: its input is dynamic, in a group of its own
     reason = next(row.reason for row in variant.layers if row.layer == LAYER)
-    assert reason.startswith("input kept dynamic: one scale for all tokens leaves ")
+    assert reason.startswith("input kept dynamic: one scale for all tokens leaves over ")
     config = json.loads((tmp_path / "variant" / "config.json").read_text())["quantization_config"]
     dynamic = {group["input_activations"]["dynamic"]: group["targets"] for group in config["config_groups"].values()}
     assert LAYER in dynamic[True]

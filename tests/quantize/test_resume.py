@@ -106,3 +106,82 @@ def test_plan_only_measures_one_block_and_leaves_nothing(llama: Path, calibratio
 def test_plan_of_a_method_without_blocks_is_none(llama: Path) -> None:
     recipe = Recipe("base", "baseline")
     assert estimate(llama, recipe, name="plan", calibration=None, progress=Silent()) is None
+
+
+@pytest.mark.parametrize("moment", ["keep_samples", "write_record", "write_outcome", "join"])
+def test_a_run_that_ends_at_any_moment_continues_with_the_same_bytes(
+    make: Make, calibration: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Interrupted right after the hidden states of block 0 are there and before its record is; between them and the
+    outcome; before the parts are joined."""
+    from qtool.quantize import parts
+
+    whole = make(RECIPE, calibration=calibration, name="whole")
+
+    class Interrupted(BaseException):
+        pass
+
+    def interrupts(*arguments: object, **named: object) -> None:
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        if moment == "keep_samples":  # the states are on disk, the record of the part is not
+            honest = parts.Parts.keep_samples
+
+            def kept(self: parts.Parts, part: int, samples: object) -> None:
+                honest(self, part, samples)  # type: ignore[arg-type]
+                if part == 2:
+                    raise Interrupted
+
+            patch.setattr(parts.Parts, "keep_samples", kept)
+        elif moment == "write_record":
+            written = parts.write_record
+
+            def recorded(path: Path, record: object) -> None:
+                if path.name == "part-00002.json":
+                    raise Interrupted
+                written(path, record)
+
+            patch.setattr(parts, "write_record", recorded)
+        else:
+            patch.setattr(parts.Parts, moment, interrupts)
+        with pytest.raises(Interrupted):
+            make(RECIPE, calibration=calibration)
+    continued = make(RECIPE, calibration=calibration)
+    assert continued.weights_digest == whole.weights_digest
+    assert continued.held_out == whole.held_out
+
+
+def test_a_continued_run_keeps_the_threads_it_began_with_and_says_so(
+    make: Make, calibration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from qtool.quantize import parts
+
+    class Interrupted(BaseException):
+        pass
+
+    def interrupts(*arguments: object) -> None:
+        raise Interrupted
+
+    notes: list[str] = []
+
+    class Noting(Silent):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with monkeypatch.context() as patch:
+            patch.setattr(parts.Parts, "join", interrupts)
+            with pytest.raises(Interrupted):
+                make(RECIPE, calibration=calibration)
+        torch.set_num_threads(1)
+        variant = make(RECIPE, calibration=calibration, progress=Noting())
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert variant.threads == 2
+    assert any("number of threads (2)" in note for note in notes)
