@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from qtool.kernels import native_cpu
-from qtool.kernels.levels import has_bfloat16
+from qtool.models.device import has_bfloat16
 from qtool.kernels.native_cpu import NativeKernel
 
 FEW_ROWS = 16  # up to which a weight of bfloat16 numbers is read, not multiplied, most of the time

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from qtool.kernels.contract import QuantizedWeight
-from qtool.kernels.levels import has_bfloat16
+from qtool.models.device import has_bfloat16
 
 GROUPS = (256, 128, 64, 32)  # the group sizes torch's operator takes
 _ALIGN_ROWS = 64

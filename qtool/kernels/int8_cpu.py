@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from qtool.kernels.contract import Activations, QuantizedWeight
-from qtool.kernels.levels import has_bfloat16
+from qtool.models.device import has_bfloat16
 from qtool.kernels.tiles import InputQuantizer, multiply_by_tiles
 
 _MOST_GROUPS = 64

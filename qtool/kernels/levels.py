@@ -88,11 +88,6 @@ def lower_levels(level: Level) -> tuple[Level, ...]:
     return LEVELS[LEVELS.index(level) :]
 
 
-def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 numbers itself; torch says so of any AVX512 processor, and emulates."""
-    return bool(processor_flags() & {"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
-
-
 @functools.lru_cache(maxsize=1)
 def processor_flags() -> frozenset[str]:
     """What the system says this processor can do. Linux lists an instruction only where it saves its registers."""
