@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from qtool.kernels import native_cpu
-from qtool.models.device import has_bfloat16
 from qtool.kernels.native_cpu import NativeKernel
+from qtool.models.device import has_bfloat16
 
 FEW_ROWS = 16  # up to which a weight of bfloat16 numbers is read, not multiplied, most of the time
 LARGE = 1 << 20  # weights of fewer scalars stay in cache, where prepacking only adds oneDNN's own overhead

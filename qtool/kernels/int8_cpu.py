@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from qtool.kernels.contract import Activations, QuantizedWeight
-from qtool.models.device import has_bfloat16
 from qtool.kernels.tiles import InputQuantizer, multiply_by_tiles
+from qtool.models.device import has_bfloat16
 
 _MOST_GROUPS = 64
 _ALIGN_COLUMNS = 32  # torch's int8 product reads past the end of a row, and crashes, where columns do not fill a vector

@@ -71,6 +71,12 @@ class NativeKernel:
         assert scales is not None
         return scales[: self.product.rows]
 
+    def row_sums(self) -> Tensor:
+        """int32 [rows]: the sum of each row's codes, of a weight in panels for 8-bit inputs."""
+        sums = self._tensors[2]
+        assert sums is not None
+        return sums[: self.product.rows]
+
     def multiply(self, inputs: Tensor) -> Tensor:
         """[tokens, columns] -> [tokens, rows] in the type of `inputs`."""
         if self.many_rows is not None and inputs.shape[0] >= self.many_rows_from:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from qtool.kernels.contract import Activations, QuantizedWeight
-from qtool.models.device import has_bfloat16
 from qtool.kernels.native_build import native
 from qtool.kernels.native_cpu import NativeKernel, in_panels
 from qtool.kernels.native_panels import ROWS
 from qtool.kernels.tiles import InputQuantizer
+from qtool.models.device import has_bfloat16
 
 MANY = 64  # rows from which widening a tile is worth asking about
 _TILE_BYTES = 1 << 20  # stays in the second-level cache
@@ -40,12 +40,11 @@ def by_torch(kernel: NativeKernel, inputs: Tensor, quantizer: InputQuantizer | N
     """[tokens, columns] -> [tokens, rows] in the type of `inputs`, by torch's product with tiles of the weight."""
     if quantizer is None and inputs.dtype is not torch.bfloat16:
         return kernel.by_compiled(inputs)
-    product, scale = kernel.product, None
+    product, given = kernel.product, inputs
+    scale: Tensor | float = 1.0
     if quantizer is not None:
         codes, scale = quantizer.codes(inputs)
-        inputs, given = (codes - quantizer.zero if quantizer.zero else codes).to(torch.int8), inputs
-    else:
-        given = inputs
+        inputs = codes.to(torch.int8)
     padding = product.padded - product.columns
     wide = torch.nn.functional.pad(inputs, (0, padding)) if padding else inputs
     output = torch.empty(len(inputs), product.rows, dtype=torch.float32 if quantizer else inputs.dtype)
@@ -53,8 +52,10 @@ def by_torch(kernel: NativeKernel, inputs: Tensor, quantizer: InputQuantizer | N
     for first in range(0, product.rows, step):
         last = min(first + step, product.rows)
         tile = _tile(kernel, first, last, wide.dtype)
-        part = torch._int_mm(wide, tile) if quantizer else torch.matmul(wide, tile)
-        output[:, first:last] = part[:, : last - first]
+        part = (torch._int_mm(wide, tile) if quantizer else torch.matmul(wide, tile))[:, : last - first]
+        if quantizer and quantizer.zero:
+            part -= quantizer.zero * kernel.row_sums()[first:last]
+        output[:, first:last] = part
     if quantizer is None:
         return output
     return output.mul_(kernel.row_scales()).mul_(scale).to(given.dtype)

@@ -12,7 +12,7 @@ from qtool.kernels.dense import prepack_works
 from qtool.kernels.dispatch import choose_kernel, crossovers
 from qtool.kernels.levels import FORCED
 from qtool.kernels.native_build import SWITCH, native
-from qtool.models.device import choose_device, has_bfloat16, hardware
+from qtool.models.device import choose_device, hardware, has_bfloat16
 from qtool.models.stored_weights import StoredWeight
 
 _PACKAGES = (

@@ -321,6 +321,10 @@ def test_many_rows_by_torch_multiply_the_same_weight_rounded_to_bfloat16(
 @pytest.mark.parametrize("static", [False, True])
 def test_many_rows_of_8_bit_inputs_by_torch_are_the_same_bits(static: bool) -> None:
     weight = make_weight(70, 160, 8, -1, static=static)
+    if static:
+        weight = StoredWeight(
+            weight.codes, weight.scales, None, 8, -1, input_scale=torch.tensor([0.01]), input_zero=torch.tensor([9])
+        )
     quantizer = InputQuantizer(weight, "static" if static else "dynamic")
     kernel = native_cpu.input_kernel(weight, "static" if static else "dynamic")
     if not native_cpu.in_panels(kernel):
