@@ -17,7 +17,7 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,7 +31,9 @@ from qtool.engine.contract import GenerationRequest
 from qtool.engine.drive import generate
 from qtool.engine.load import open_engine
 from qtool.engine.weights import kernels_of
+from qtool.kernels.native_build import native
 from qtool.latency.machine import load_average, measured_bandwidth
+from qtool.latency.roofline import step_bytes
 from qtool.models.device import hardware
 from qtool.progress import Silent
 from qtool.quantize.stage import quantize
@@ -76,11 +78,12 @@ class Part(NamedTuple):
 
 PARTS = {
     "one": Part(ALL, ("float32 generate",), (1,), 3, share=True),
-    "one-bfloat16": Part(("base", "w8a8", "w4a16"), ("float32 generate", "bfloat16 generate"), (1,), 1, share=True),
-    "sixteen": Part(("base", "w8a8", "w8a16", "w4a16"), ("float32 continuous",), (16,), 1),
-    "sixteen-bfloat16": Part(("base", "w8a8"), ("bfloat16 continuous",), (16,), 1),
+    "one-bfloat16": Part(("base", "w8a8", "w4a16"), ("float32 generate", "bfloat16 generate"), (1,), 3, share=True),
+    "sixteen": Part(("base", "w8a8", "w8a16", "w4a16"), ("float32 continuous",), (16,), 3),
+    "sixteen-bfloat16": Part(("base", "w8a8", "w8a16", "w4a16"), ("bfloat16 continuous",), (16,), 3),
+    "rows": Part(("base", "w8a8", "w8a16", "w4a16"), (), (1, 8, 32), 3),
     "llama.cpp": Part(("w4a16", "w8a16", "w8a8"), ("llama.cpp Q4_0", "llama.cpp Q8_0"), (1, 8), 3),
-    "nf4": Part(("w4a16", "nf4"), ("nf4",), (1,), 2),
+    "nf4": Part(("w4a16", "nf4"), ("nf4",), (1,), 3),
 }
 MODULES = {"llama-cpp-python": "llama_cpp"}
 VERSIONS = ("torch", "transformers", "bitsandbytes", "llama-cpp-python", "gguf")
@@ -103,9 +106,12 @@ def make_base(folder: Path, shape: dict[str, int]) -> Path:
 
 
 def make_variants(base: Path) -> dict[str, Path]:
-    """The base quantized by rounding, written once."""
+    """The base quantized by rounding, written once; without the scheme whose package is not installed."""
     found = {}
     for name, recipe in RECIPES.items():
+        if recipe.method == "bitsandbytes" and find_spec("bitsandbytes") is None:
+            print(f"{name}: bitsandbytes is not installed", file=sys.stderr)
+            continue
         found[name] = base.parent / name
         if not (found[name] / "variant.json").is_file():
             shutil.rmtree(found[name], ignore_errors=True)
@@ -135,7 +141,7 @@ class Peer:
 
 def qtool_peer(name: str, folder: Path, slots: int, dtype: str) -> tuple[Peer, Any]:
     """qtool's engine over a folder."""
-    engine = open_engine(folder, slots=slots, dtype=dtype, context_tokens=256)
+    engine = open_engine(folder, slots=slots, dtype=dtype, context_tokens=1024)
 
     def answer(batch: list[tuple[int, ...]], tokens: int) -> None:
         for generation in generate(engine, [GenerationRequest(ids, tokens) for ids in batch]):
@@ -225,13 +231,26 @@ def prepare(work: Path, toy: bool) -> tuple[dict[str, int], dict[str, Path]]:
     return (TOY if toy else BIG), {"base": base, **make_variants(base)}
 
 
-def peers_of(part: str, folders: dict[str, Path], slots: int) -> tuple[list[Peer], dict[str, Any]]:
-    """Everything that a part compares, loaded; and qtool's engines by name."""
+def missing_package(theirs: str) -> str:
+    """What a peer needs and is not installed; empty where nothing is."""
+    package = "bitsandbytes" if theirs == "nf4" else "llama_cpp" if theirs.startswith("llama.cpp") else "transformers"
+    return "" if find_spec(package) is not None else package
+
+
+def peers_of(part: str, folders: dict[str, Path], slots: int, only: Sequence[str]) -> tuple[list[Peer], dict[str, Any]]:
+    """Everything that a part compares, or `only` some of it, loaded; and qtool's engines by name."""
     peers, engines = [], {}
     for name in PARTS[part].variants:
+        if name not in folders or (only and name not in only):
+            continue
         peer, engines[name] = qtool_peer(f"qtool {name}", folders[name], slots, "auto")
         peers.append(peer)
     for theirs in PARTS[part].theirs:
+        if only and theirs not in only:
+            continue
+        if missing := missing_package(theirs):
+            print(f"{theirs}: {missing} is not installed", file=sys.stderr)
+            continue
         if theirs == "nf4":
             peers.append(nf4_peer(folders["base"]))
         elif theirs.startswith("llama.cpp"):
@@ -249,7 +268,7 @@ def measure(options: argparse.Namespace, keep: Callable[[dict[str, Any]], None])
     """One part: rounds of its peers in turn. What is known is kept after each round, so that no limit loses it."""
     part, started = PARTS[options.part], time.monotonic()
     shape, folders = prepare(options.work, options.toy)
-    vocabulary, tokens = shape["vocab_size"], options.tokens
+    vocabulary, tokens, length = shape["vocab_size"], options.tokens, options.prompt_tokens
     found: dict[str, Any] = {
         "part": options.part,
         "hardware": hardware(),
@@ -257,23 +276,26 @@ def measure(options: argparse.Namespace, keep: Callable[[dict[str, Any]], None])
         "threads": options.threads,
         "versions": {name: version(name) for name in VERSIONS if find_spec(MODULES.get(name, name)) is not None},
         "load_average": [load_average()],
+        "level": native().level.name if native().level else "none",
         "bandwidth_bytes_per_second": measured_bandwidth("cpu"),
+        "prompt_tokens": options.prompt_tokens,
         "shape": shape,
         "output_tokens": tokens,
         "speeds": [],
         "kernel_ratio": {},
     }
-    peers, engines = peers_of(options.part, folders, max(part.levels))
+    peers, engines = peers_of(options.part, folders, max(part.levels), options.only)
     found["kernels"] = {name: sorted({label for _, label in engine.kernels}) for name, engine in engines.items()}
     found["weight_bytes"] = {name: engine.weight_bytes for name, engine in engines.items()}
+    found["step_bytes"] = {name: step_bytes(folders[name], engine.weight_bytes) for name, engine in engines.items()}
     rounds = options.rounds or part.rounds
     for peer in peers:
-        peer.time("warm", prompts(1, 128, vocabulary, 99), 4)
+        peer.time("warm", prompts(1, options.prompt_tokens, vocabulary, 99), 4)
     for number in range(rounds):
         for level in part.levels:
             for peer in peers:
-                peer.time(f"{level} first", prompts(level, 128, vocabulary, 100 * level + number + 50), 1)
-                peer.time(str(level), prompts(level, 128, vocabulary, 100 * level + number), tokens)
+                peer.time(f"{level} first", prompts(level, length, vocabulary, 100 * level + number + 50), 1)
+                peer.time(str(level), prompts(level, length, vocabulary, 100 * level + number), tokens)
                 found["speeds"] = [
                     summarize(known, str(size), size, tokens)
                     for size in part.levels for known in peers if str(size) in known.rounds
@@ -305,6 +327,14 @@ def summarize(peer: Peer, level: str, count: int, tokens: int) -> dict[str, Any]
     }
 
 
+def limit_share(found: dict[str, Any], row: dict[str, Any]) -> str:
+    """Bytes a second that one request's steps read, over what the machine reads at most; of qtool's rows."""
+    step = found.get("step_bytes", {}).get(row["peer"].removeprefix("qtool "))
+    if step is None or row["level"] != "1":
+        return ""
+    return f"{step * row['decode_tokens_per_second'] / found['bandwidth_bytes_per_second']:.0%}"
+
+
 def report(folder: Path) -> str:
     """Markdown of every part that was measured: speeds, and ratios to the part's last peers."""
     lines = []
@@ -315,7 +345,8 @@ def report(folder: Path) -> str:
         lines += [
             f"## Part `{found['part']}`",
             "",
-            f"{found['hardware']}, {found['vector_instructions']}, {found['threads']} threads; load {before} before "
+            f"{found['hardware']}, level {found.get('level', found['vector_instructions'])}, "
+            f"{found['threads']} threads; load {before} before "
             f"and {after} after; {found['output_tokens']} output tokens; {versions}.",
             "",
         ]
@@ -325,15 +356,16 @@ def report(folder: Path) -> str:
             head = "".join(f" | decoding x {row['peer']}" for row in theirs)
             lines += [
                 f"| {level} at once | prompts, s | decoding, tokens/s | whole, tokens/s | slowest, fastest "
-                f"| rounds{head} |",
-                "|---|---|---|---|---|---" + "|---" * len(theirs) + "|",
+                f"| rounds | of the limit{head} |",
+                "|---|---|---|---|---|---|---" + "|---" * len(theirs) + "|",
             ]
             for row in rows:
                 own = row["decode_tokens_per_second"]
                 ratios = "".join(f" | {own / peer['decode_tokens_per_second']:.2f}" for peer in theirs)
                 lines.append(
                     f"| {row['peer']} | {row['first_s']:.2f} | {own:.1f} | {row['tokens_per_second']:.1f} | "
-                    f"{row['slowest']:.1f}, {row['fastest']:.1f} | {len(row['rounds_s'])}{ratios} |"
+                    f"{row['slowest']:.1f}, {row['fastest']:.1f} | {len(row['rounds_s'])} | "
+                    f"{limit_share(found, row)}{ratios} |"
                 )
             lines.append("")
         for name, ratio in found["kernel_ratio"].items():
@@ -355,6 +387,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=240, help="no round begins later than this")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--only", action="append", default=[], help="only this variant or peer of the part; may repeat")
+    parser.add_argument("--prompt-tokens", type=int, default=128)
     parser.add_argument("--toy", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

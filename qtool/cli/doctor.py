@@ -29,6 +29,7 @@ def command(
 def _text(found: "Capabilities", times: "tuple[KernelTime, ...]", size: int) -> str:
     lines = [
         f"machine     {found.hardware}; vector instructions {found.vector_instructions}",
+        f"level       {found.level or 'none, torch alone'}",
         f"device      {found.device}, {found.threads} threads, load average {found.load_average:.1f}",
         f"memory      {found.memory_free_bytes / 1e9:.1f} GB free of {found.memory_bytes / 1e9:.1f} GB",
         f"python      {found.python}",

@@ -24,7 +24,6 @@ _LAST_NORM = ("norm", "ln_f", "final_layernorm", "final_layer_norm")
 _ACTIVATION = ("act_fn", "activation_fn", "act")
 _EPSILON = ("eps", "variance_epsilon", "epsilon")
 _ALIKE = 1e-5
-_ROUNDED = 2e-2  # a norm whose factors are bfloat16 rounds its result to them
 
 
 class NotCompiled(Exception):
@@ -140,21 +139,16 @@ def _as_numbers(norm: Any) -> NormWeights:
         raise NotCompiled(f"its norm, {type(norm).__name__}, has no weight")
     bias = getattr(norm, "bias", None)
     epsilon = next((float(getattr(norm, name)) for name in _EPSILON if hasattr(norm, name)), 0.0)
+    added_bias = None if bias is None else _vector(bias)
+    if type(norm) is nn.LayerNorm:
+        return NormWeights(_vector(weight), added_bias, epsilon, centred=True)
     inputs = torch.randn(4, weight.numel(), generator=torch.Generator().manual_seed(0)) + 0.5
     with torch.inference_mode():
-        outputs = norm(inputs.to(weight.dtype)).float()
-    inputs = inputs.to(weight.dtype).float()
-    limit = _ALIKE if weight.dtype is torch.float32 else _ROUNDED
+        outputs = norm(inputs).float()  # float32 in, float32 out, whatever the type of the factors
     for centred in (False, True):
-        for added in (0.0, 1.0):
-            found = NormWeights(
-                (weight.detach().float() + added).contiguous(),
-                None if bias is None else _vector(bias),
-                epsilon,
-                centred,
-            )
-            error = (_normalized(inputs, found) - outputs).norm() / outputs.norm().clamp(min=1e-6)
-            if error < limit:
+        for above in (0.0, 1.0):
+            found = NormWeights((weight.detach().float() + above).contiguous(), added_bias, epsilon, centred)
+            if (_normalized(inputs, found) - outputs).norm() <= _ALIKE * outputs.norm():
                 return found
     raise NotCompiled(f"its norm, {type(norm).__name__}, is neither RMS nor LayerNorm")
 

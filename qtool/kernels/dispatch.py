@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from qtool.kernels import int4_cpu, int8_cpu, native_cpu
+from qtool.kernels import int4_cpu, int8_cpu, native_cpu, native_many
 from qtool.kernels.contract import Activations, Kernel, QuantizedWeight
 from qtool.kernels.tiles import TileKernel
 
@@ -35,9 +35,9 @@ def choose_kernel(weight: QuantizedWeight, activations: Activations, *, device: 
     """The fastest kernel that can express `weight` on `device`; the fallback by tiles can express any."""
     if device.type == "cpu":
         if activations == "none" and native_cpu.weight_fits(weight) and not native_cpu.refusal():
-            return native_cpu.weight_kernel(weight)
+            return native_many.faster_way(native_cpu.weight_kernel(weight), weight, activations)
         if activations != "none" and native_cpu.input_fits(weight) and not native_cpu.refusal():
-            return native_cpu.input_kernel(weight, activations)
+            return native_many.faster_way(native_cpu.input_kernel(weight, activations), weight, activations)
         if activations == "none" and int4_cpu.fits(weight):
             return int4_cpu.Int4Kernel(weight, few_rows=crossovers().int4_rows)
         if activations == "none" and int8_cpu.weight_fits(weight):

@@ -17,6 +17,15 @@ int64_t qtool_scratch(int64_t tokens, int64_t padded, int64_t step) {
   return tokens * (padded * 4 + padded / step * 36 + 64);
 }
 
+// See native.h; 1 also at a level without panels.
+int qtool_widen(const Product* given, int kind, int step, int64_t first, int64_t last, void* to, int64_t stride) {
+#ifdef QTOOL_AVX512
+  return qtool::widen_avx512(*given, kind, step, first, last, to, stride);
+#else
+  return 1;
+#endif
+}
+
 // 0, or 1 when there is no such product.
 int qtool_product(const Product* given, int kind, int step) {
   int missing = 0;

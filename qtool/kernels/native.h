@@ -33,6 +33,10 @@ int multiply_by_team(const Product& p, int kind, int step);
 int multiply_avx2(const Product& p, int kind, int step);
 int multiply_avx512(const Product& p, int kind, int step);
 
+// Panels first..last-1 of a weight as a matrix with a row for each column of the weight, `stride` numbers a row: int8
+// codes where its inputs are 8-bit, else bfloat16 numbers. 1 when the weight does not lie in panels.
+int widen_avx512(const Product& p, int kind, int step, int64_t first, int64_t last, void* to, int64_t stride);
+
 // Attention of single tokens over their own rows of key-value memory.
 struct Attention {
   const float* query;             // element [token, head, i] at token * query_token + head * query_head + i

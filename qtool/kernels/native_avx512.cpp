@@ -397,7 +397,59 @@ void product_wide(const Product& p) {
   }
 }
 
+// ---- panels as numbers -----------------------------------------------------------------------------------------
+
+// Byte k of each row's four columns, 0..255.
+inline __m512i column(__m512i quad, int k) {
+  return _mm512_and_si512(_mm512_srlv_epi32(quad, _mm512_set1_epi32(8 * k)), _mm512_set1_epi32(255));
+}
+
+inline void store_bfloat16(uint16_t* to, __m512 v) {  // to the nearest, of two the even one; scales are finite
+  const __m512i bits = _mm512_castps_si512(v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(_mm512_srli_epi32(up, 16)));
+}
+
+template <int BITS>
+void widen_panel(const Product& p, int64_t step, int64_t panel, uint16_t* to, int64_t stride) {
+  const int64_t groups = p.padded / step;
+  const uint8_t* w = p.codes + panel * p.padded * (BITS * kRows / 8);
+  for (int64_t quad = 0; quad < p.padded / 4; quad++) {
+    const int64_t place = (p.per_row ? panel : panel * groups + quad * 4 / step) * kRows;
+    const __m512 scale = _mm512_loadu_ps(p.scales + place);
+    const __m512i zero = p.zeros ? load64(p.zeros + place) : _mm512_set1_epi32(1 << (BITS - 1));
+    __m512i v = load64(w + (BITS == 8 ? quad : quad / 2) * 64);
+    if (BITS == 4) v = _mm512_and_si512(quad % 2 ? _mm512_srli_epi16(v, 4) : v, _mm512_set1_epi8(15));
+    for (int k = 0; k < 4; k++) {
+      const __m512 number = _mm512_cvtepi32_ps(_mm512_sub_epi32(column(v, k), zero));
+      store_bfloat16(to + (quad * 4 + k) * stride, _mm512_mul_ps(number, scale));
+    }
+  }
+}
+
+void codes_of_panel(const Product& p, int64_t panel, int8_t* to, int64_t stride) {
+  const uint8_t* w = p.codes + panel * p.padded * kRows;
+  for (int64_t quad = 0; quad < p.padded / 4; quad++)
+    for (int k = 0; k < 4; k++) {
+      const __m512i code = _mm512_sub_epi32(column(load64(w + quad * 64), k), _mm512_set1_epi32(128));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to + (quad * 4 + k) * stride), _mm512_cvtepi32_epi8(code));
+    }
+}
+
 }  // namespace
+
+int qtool::widen_avx512(const Product& p, int kind, int step, int64_t first, int64_t last, void* to, int64_t stride) {
+  if (kind != 104 && kind != 108 && kind != 188) return 1;
+#pragma omp parallel for schedule(static) num_threads(p.threads)
+  for (int64_t panel = first; panel < last; panel++) {
+    const int64_t at = (panel - first) * kRows;
+    if (kind == 188) codes_of_panel(p, panel, static_cast<int8_t*>(to) + at, stride);
+    else if (kind == 108) widen_panel<8>(p, step, panel, static_cast<uint16_t*>(to) + at, stride);
+    else widen_panel<4>(p, step, panel, static_cast<uint16_t*>(to) + at, stride);
+  }
+  return 0;
+}
 
 // kind: 104 and 108 are 16-bit inputs and panels of 4- and 8-bit weights, 188 is 8-bit inputs and panels of 8-bit
 // weights, 16 and 32 are rows of bfloat16 and float32 weights.

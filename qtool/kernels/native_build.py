@@ -151,6 +151,8 @@ def _typed(library: Any) -> Any:
     library.qtool_scratch.restype = number
     library.qtool_product.argtypes = [pointer, ctypes.c_int, ctypes.c_int]
     library.qtool_product.restype = ctypes.c_int
+    library.qtool_widen.argtypes = [pointer, ctypes.c_int, ctypes.c_int, number, number, pointer, number]
+    library.qtool_widen.restype = ctypes.c_int
     library.qtool_attend.argtypes = [pointer]
     library.qtool_attend.restype = None
     library.qtool_store.argtypes = [

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -59,11 +60,31 @@ class NativeKernel:
         )
         self.kind, self.step = kind, step
         self.held: object = None  # what else `product` points to
+        self.many_rows: Callable[[NativeKernel, Tensor], Tensor] | None = None  # torch's way, where it was faster
+        self.many_rows_from = 0
         self.label = label
         self.bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
 
+    def row_scales(self) -> Tensor:
+        """float32 [rows] of a weight with one scale a row."""
+        scales = self._tensors[1]
+        assert scales is not None
+        return scales[: self.product.rows]
+
+    def row_sums(self) -> Tensor:
+        """int32 [rows]: the sum of each row's codes, of a weight in panels for 8-bit inputs."""
+        sums = self._tensors[2]
+        assert sums is not None
+        return sums[: self.product.rows]
+
     def multiply(self, inputs: Tensor) -> Tensor:
         """[tokens, columns] -> [tokens, rows] in the type of `inputs`."""
+        if self.many_rows is not None and inputs.shape[0] >= self.many_rows_from:
+            return self.many_rows(self, inputs)
+        return self.by_compiled(inputs)
+
+    def by_compiled(self, inputs: Tensor) -> Tensor:
+        """The same, by the compiled product for any number of rows."""
         given = inputs.float().contiguous()
         tokens = given.shape[0]
         output = torch.empty(tokens, self.product.rows)
@@ -199,6 +220,11 @@ def refusal() -> str:
         error = (kernel.multiply(inputs).double() - inputs.double() @ exact.double().t()).abs()
         right &= bool((error <= 2.0**-13 * (inputs.double().abs() @ exact.double().abs().t())).all())
     return "" if right else "their products are not right here"
+
+
+def in_panels(kernel: NativeKernel) -> bool:
+    """Whether `native_many` can widen the weight."""
+    return kernel.kind > _PANELS
 
 
 def _in_panels() -> bool:

@@ -10,7 +10,8 @@ import torch
 from qtool.kernels import int4_cpu, int8_cpu, native_cpu
 from qtool.kernels.dense import prepack_works
 from qtool.kernels.dispatch import choose_kernel, crossovers
-from qtool.kernels.native_build import SWITCH
+from qtool.kernels.levels import FORCED
+from qtool.kernels.native_build import SWITCH, native
 from qtool.models.device import choose_device, hardware, has_bfloat16
 from qtool.models.stored_weights import StoredWeight
 
@@ -50,6 +51,7 @@ class Capabilities:
     threads: int
     load_average: float
     vector_instructions: str
+    level: str  # of the compiled products, empty where they are not used
     int4_rows: int
     int8_rows: int
     kernels: tuple[KernelChoice, ...]
@@ -72,6 +74,7 @@ def capabilities() -> Capabilities:
         threads=torch.get_num_threads(),
         load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
         vector_instructions=torch.backends.cpu.get_cpu_capability(),
+        level=_level(),
         int4_rows=crossovers().int4_rows,
         int8_rows=crossovers().int8_rows,
         kernels=tuple(KernelChoice(scheme, _kernel(scheme, device)) for scheme in SCHEMES),
@@ -122,12 +125,20 @@ def _remarks(device: torch.device) -> list[str]:
     return remarks
 
 
+def _level() -> str:
+    level = native().level
+    return "" if level is None or native_cpu.refusal() else level.name
+
+
 def _compiled() -> str:
     reason = native_cpu.refusal()
     if reason:
         return f"compiled products are not used: {reason}; torch's own operators do the work"
-    used = "compiled products and decoding steps are used: built by g++ for this processor"
-    return f"{used}; {SWITCH}=0 switches them off"
+    library = native()
+    assert library.level is not None, "there is a library where nothing refuses it"
+    why = f", {library.reason}" if library.reason else ""
+    used = f"compiled products and decoding steps are used: level {library.level.name}{why} ({library.level.remark})"
+    return f"{used}; {FORCED} forces a lower level, {SWITCH}=0 switches them off"
 
 
 def _version(package: str) -> str:

@@ -186,10 +186,10 @@ def with_another_activation() -> Any:
 
 def test_a_model_that_only_looks_alike_is_found_out_by_its_logits() -> None:
     model = make_model()
-    network, memory = opened(model)
     layer = model.model.layers[1]
     plain = layer.mlp.forward
     layer.mlp.forward = lambda state: plain(state) * 0.5  # nothing that can be seen says so
+    network, memory = opened(model)
     with pytest.raises(NotCompiled, match="off the model's own"):
         CompiledDecoder(network, memory)
     assert not any(cells.any() for index in (0, 1) for cells in memory.layer(index))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from qtool.errors import UsageError
-from qtool.kernels import levels, native_build, native_cpu
+from qtool.kernels import levels, native_build, native_cpu, native_many
 from qtool.kernels.contract import Kernel
 from qtool.kernels.dense import DenseKernel
 from qtool.kernels.dispatch import choose_kernel
@@ -294,3 +294,56 @@ def test_a_library_that_others_could_have_written_is_not_loaded(tmp_path: Path) 
     library.chmod(0o600)
     library.parent.chmod(0o777)
     assert not native_build._only_ours(library)
+
+
+@needs_native
+@pytest.mark.parametrize(("bits", "group", "zeros"), [(4, 32, True), (4, -1, False), (8, 64, False), (8, -1, True)])
+def test_many_rows_by_torch_multiply_the_same_weight_rounded_to_bfloat16(
+    bits: int, group: int, zeros: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a processor with bfloat16 instructions may choose, on any processor with panels."""
+    weight = make_weight(530, 192, bits, group, zeros=zeros)
+    kernel = native_cpu.weight_kernel(weight)
+    if not native_cpu.in_panels(kernel):
+        pytest.skip("no panels at this level")
+    monkeypatch.setattr(native_many, "_TILE_BYTES", 192 * 2 * 64)  # several tiles, the last one short
+    inputs = torch.randn(70, 192, generator=torch.Generator().manual_seed(0)).bfloat16()
+    exact = (dequantize(weight).float()).bfloat16().double()
+    found = native_many.by_torch(kernel, inputs, None).double()
+    # bfloat16 products are summed in float32 and rounded once; one more rounding for the order of sums
+    bound = 2.0**-8 * (inputs.double() @ exact.t()).abs() + 2.0**-16 * (inputs.double().abs() @ exact.abs().t())
+    assert ((found - inputs.double() @ exact.t()).abs() <= bound).all()
+    tile = native_many._tile(kernel, 64, 100, torch.bfloat16)
+    assert torch.equal(tile[:192, :36].double(), exact[64:100].t())
+
+
+@needs_native
+@pytest.mark.parametrize("static", [False, True])
+def test_many_rows_of_8_bit_inputs_by_torch_are_the_same_bits(static: bool) -> None:
+    weight = make_weight(70, 160, 8, -1, static=static)
+    if static:
+        weight = StoredWeight(
+            weight.codes, weight.scales, None, 8, -1, input_scale=torch.tensor([0.01]), input_zero=torch.tensor([9])
+        )
+    quantizer = InputQuantizer(weight, "static" if static else "dynamic")
+    kernel = native_cpu.input_kernel(weight, "static" if static else "dynamic")
+    if not native_cpu.in_panels(kernel):
+        pytest.skip("no panels at this level")
+    inputs = torch.randn(65, 160)
+    assert torch.equal(native_many.by_torch(kernel, inputs, quantizer), kernel.by_compiled(inputs))
+
+
+@needs_native
+def test_the_way_of_many_rows_is_measured_only_where_it_may_be_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = make_weight(512, 512, 8, -1)
+    kernel = native_cpu.weight_kernel(weight)
+    if not native_cpu.in_panels(kernel):
+        pytest.skip("no panels at this level")
+    monkeypatch.setattr(native_many, "has_bfloat16", lambda: False)
+    assert native_many.faster_way(kernel, weight, "none").many_rows is None
+    monkeypatch.setattr(native_many, "has_bfloat16", lambda: True)
+    for faster in (False, True):
+        monkeypatch.setattr(native_many, "_torch_is_faster", lambda kernel, quantizer, faster=faster: faster)
+        assert (native_many.faster_way(kernel, weight, "none").many_rows is not None) == faster
+    wide = torch.randn(native_many.MANY, 512)
+    assert torch.equal(kernel.multiply(wide), kernel.by_compiled(wide))  # a float32 model keeps its 16-bit inputs
