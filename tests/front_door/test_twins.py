@@ -27,7 +27,7 @@ FUNCTIONS = {
 PYTHON_NAMES = {"set_name": "set", "verify_streamed": "verify_whole"}
 OF_THE_PROGRAM_ALONE = {"json", "help"}
 OTHER_FUNCTIONS = {("quantize", "plan-only"): "estimate", ("calibrate run", "shard"): "calibrate_shard"}
-SEVERAL = {"task": "tasks", "observer": "observers", "override": "overrides", "rate": "rates", "set": "options"}
+SEVERAL = {"task": "tasks", "observer": "observers", "override": "overrides", "rate": "rates", "option": "options"}
 
 
 def commands() -> Iterator[tuple[str, Any]]:
