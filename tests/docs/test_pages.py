@@ -1,52 +1,19 @@
 """The documents say what is so: their code runs, their links lead somewhere, their table of errors is the program's."""
 
-import contextlib
-import os
 import re
-import shlex
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from run_pages import QUICK, ROOT, run_page
 
 from qtool import errors
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"])
-RUN = (
-    "README.md",
-    "docs/tutorial.md",
-    "docs/python-api.md",
-    *(f"docs/how-to/{name}.md" for name in ("method", "metric", "task")),
-)
-VERDICT_CODES = (0, 1, 2)
 
 
-def blocks(page: Path) -> Iterator[tuple[str, str]]:
-    """(what stands after the three backticks, text) of each code block."""
-    for found in re.finditer(r"^```([^\n]*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
-        yield found[1].strip(), found[2]
-
-
-@pytest.mark.parametrize("name", RUN)
-def test_the_code_of_a_page_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands after `$`, Python, and files given as TOML, in the page's order and in one empty folder."""
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    for kind, text in blocks(ROOT / name):
-        if kind == "python":
-            with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-                exec(compile(text, name, "exec"), names)
-        elif kind == "toml task":
-            (tmp_path / "colours.toml").write_text(text)
-            (tmp_path / "colours.jsonl").write_text('{"id": "1", "word": "red", "answer": " der"}\n')
-        elif kind == "console":
-            for line in (line[2:] for line in text.splitlines() if line.startswith("$ ")):
-                command = [sys.executable, "-m", *shlex.split(line)]
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                assert done.returncode in VERDICT_CODES and "qtool:" not in done.stderr, (line, done.stderr)  # noqa: PT018
+@pytest.mark.parametrize("name", QUICK)
+def test_the_code_of_a_page_runs(name: str, tmp_path: Path) -> None:
+    run_page(name, tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
