@@ -28,7 +28,7 @@ torch:
 	@echo "$(TORCH)"
 
 demo: $(BIN)/.installed
-	$(BIN)/qtool demo $(if $(LIMIT),--limit $(LIMIT))
+	$(BIN)/qtool demo $(if $(LIMIT),--items $(LIMIT))
 
 test: $(BIN)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

@@ -88,7 +88,7 @@ class _FrontDoor(ModuleType):
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'qtool' has no attribute {name!r}")
-    import_module("qtool.front_door.presentation")
+    import_module("qtool.front_door")  # tells the records how their tables are written
     room, called = _HOMES[name]
     value = getattr(import_module(room), called)
     setattr(sys.modules[__name__], name, value)

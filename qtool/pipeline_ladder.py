@@ -51,7 +51,8 @@ def _recipes(run: Run, variant: PlannedVariant) -> tuple[Recipe, ...]:
     """The rungs, from the sensitivity of each layer, which is measured once and kept."""
     from qtool.quantize.mixed import plain, rungs
     from qtool.quantize.order import measuring_rows
-    from qtool.quantize.sensitivity import Sensitivity, measure
+    from qtool.quantize.sensitivity import measure
+    from qtool.records.sensitivity import Sensitivity
 
     path = run.folder / "ladders" / f"{variant.name}.sensitivity.json"
     recipe = plain(variant.recipe)

@@ -11,8 +11,9 @@ from typing import Any
 
 from qtool import __version__
 from qtool.progress import Progress, Silent
-from qtool.quantize.sensitivity import Sensitivity, UnitSensitivity, measure
+from qtool.quantize.sensitivity import measure
 from qtool.records.evaluation import Evaluation, Interval
+from qtool.records.sensitivity import Sensitivity, UnitSensitivity
 from qtool.records.variant import Recipe
 from qtool.store.codec import read_json
 from qtool.store.run_directory import locked, write_record

@@ -31,6 +31,7 @@ def test_tasks_sets_and_reference_models_travel_in_the_wheel(wheel: Path) -> Non
     for width in (64, 128, 256):
         assert f"qtool/reference/weights/reference-{width}/model.safetensors" in names
     assert "qtool/reference/demo.toml" in names
+    assert "qtool/py.typed" in names
 
 
 def test_the_wheel_stays_small_enough_to_clone_and_install(wheel: Path) -> None:

@@ -27,7 +27,7 @@ items = 60
 margin_points = MARGIN
 [latency]
 concurrency = [1]
-requests = 2
+requests = 5
 prompt_tokens = 16
 output_tokens = 2
 """

@@ -73,7 +73,7 @@ def command(
     """Run a set through a model once; write ranges, histograms and the certificate. Interrupted, it resumes."""
     stage_progress(quiet).note(f"{output}: calibrating {model} on {set_name}; opening the model")
 
-    from qtool.calibrate.text import calibration_text, shard_text
+    from qtool.calibrate.text import shard_text
     from qtool.front_door.calibration import calibrate, calibrate_shard
 
     asked: dict[str, Any] = {
@@ -94,7 +94,7 @@ def command(
         show(part, as_json, shard_text(part, output))
         return
     calibration = calibrate(model, output, **asked)
-    show(calibration, as_json, calibration_text(calibration, output))
+    show(calibration, as_json, f"{calibration.table()}\n\n{output}")
 
 
 @app.command("merge")
@@ -104,11 +104,10 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Join the shards of one set to the calibration that one pass over all of it would have given."""
-    from qtool.calibrate.text import calibration_text
     from qtool.front_door.calibration import merge as join
 
     calibration = join(shards, output)
-    show(calibration, as_json, calibration_text(calibration, output))
+    show(calibration, as_json, f"{calibration.table()}\n\n{output}")
 
 
 @app.command("sweep")

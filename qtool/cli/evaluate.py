@@ -19,9 +19,8 @@ def command(
     baseline: Annotated[
         str | None, typer.Option(help="The baseline: its model, or a folder of its finished evaluations.")
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Items of each task; the task's own number otherwise.")
-    ] = None,
+    items: Annotated[int | None, typer.Option(min=1, help="Items per task (default: the task file's number).")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
     margin: Annotated[float | None, typer.Option(help="Accepted drop in points, instead of each task's own.")] = None,
     data: Annotated[str | None, typer.Option(help="A local file to take the task's items from.")] = None,
     evals_dir: Annotated[Path | None, typer.Option(help="A folder with further task files.")] = None,
@@ -32,7 +31,8 @@ def command(
         bool | None,
         typer.Option("--chat/--no-chat", help="Ask through the model's chat template (default: where it has one)."),
     ] = None,
-    in_flight: Annotated[int, typer.Option(min=1, help="Items the engine works on at once.")] = 32,
+    concurrency: Annotated[int, typer.Option(min=1, help="Items the engine works on at once.")] = 32,
+    in_flight: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     backend: Annotated[str, typer.Option(help="The engine that answers.")] = "qtool",
@@ -61,13 +61,13 @@ def command(
         variant,
         tasks=task,
         baseline=baseline,
-        limit=limit,
+        items=items or limit,
         margin=margin,
         data=data,
         evals_dir=evals_dir,
         until_decided=until_decided,
         chat=chat,
-        in_flight=in_flight,
+        concurrency=in_flight or concurrency,
         dtype=dtype,
         device=device,
         backend=backend,

@@ -28,7 +28,8 @@ def command(
     ] = False,
     override: Annotated[list[str] | None, typer.Option(help="LAYER=SCHEME for a single layer; repeats.")] = None,
     layout: Annotated[str, typer.Option("--format", help="compressed-tensors or gptq.")] = "compressed-tensors",
-    setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE option of the method; repeats.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE option of the method; repeats.")] = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", hidden=True)] = None,
     name: Annotated[str | None, typer.Option(help="The variant's name. Default: the output folder's.")] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail when a layer got another method than was asked.")
@@ -55,7 +56,7 @@ def command(
         "skip": skip,
         "include_head": include_head,
         "format": layout,
-        "options": _pairs(setting, "--set", "KEY=VALUE"),
+        "options": _pairs([*(option or ()), *(setting or ())], "--option", "KEY=VALUE"),
         "overrides": _pairs(override, "--override", "LAYER=SCHEME"),
         "name": name or output.name,
         "device": device,
@@ -63,7 +64,7 @@ def command(
     }
     if plan_only:
         from qtool.front_door.quantization import estimate
-        from qtool.quantize.estimate import estimate_text
+        from qtool.report.estimate_text import estimate_text
 
         found = estimate(model, **asked)
         nothing = f"{asked['name']}: method {method!r} works on the whole model; nothing to measure"

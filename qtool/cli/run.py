@@ -13,7 +13,8 @@ def command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run folder; default runs/<name of the plan>.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most this many items a task.")] = None,
+    items: Annotated[int | None, typer.Option(min=1, help="Most items per task (default: as planned).")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
@@ -29,6 +30,6 @@ def command(
 
     asked = read_plan(plan)
     folder = output or Path("runs") / asked.name
-    report = run(asked, output=folder, limit=limit, quiet=quiet)
+    report = run(asked, output=folder, items=items or limit, quiet=quiet)
     show_report(report, folder, as_json)
     raise typer.Exit(exit_code(run_verdict(report)))

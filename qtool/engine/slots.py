@@ -141,11 +141,6 @@ class PrefixIndex:
         if len(tokens) >= _SHORTEST_PREFIX:
             self._heads.setdefault(tuple(tokens[:_SHORTEST_PREFIX]), set()).add(slot)
 
-    def truncate(self, slot: int, tokens: int) -> None:
-        """Only the first `tokens` of the slot were computed."""
-        if tokens < len(self._tokens[slot]):
-            self.replace(slot, self._tokens[slot][:tokens])
-
     def forget(self, slot: int) -> None:
         """The slot holds nothing that may be shared."""
         head = tuple(self._tokens[slot][:_SHORTEST_PREFIX])

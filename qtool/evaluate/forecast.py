@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qtool.evaluate.rounding import RoundingNoise
 from qtool.records.evaluation import Forecast, Interval, ItemResult
+from qtool.records.rounding_noise import RoundingNoise
 
 _FEWEST = 10
 _RESAMPLES = 100

@@ -7,7 +7,7 @@ variant is needed.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from qtool.evaluate.asking import Work, context_of
 from qtool.evaluate.contract import AnswerKind, Context, Question
 from qtool.evaluate.scorers import choice, load_scorer
 from qtool.records.evaluation import ItemResult
+from qtool.records.rounding_noise import RoundingNoise
 from qtool.store.codec import read_json
 from qtool.store.run_directory import write_record
 
@@ -25,17 +26,6 @@ BITS = 4
 _MOST_SECONDS = 60.0
 _SPARE = 1.3  # times the weights must be free: the copy, and one layer being rounded
 _NATS = 4  # decimals kept
-
-
-@dataclass(frozen=True, slots=True)
-class RoundingNoise:
-    """`margins` holds (before, after) in nats for each answer token of each item read; `weight_error` is the norm of
-    what rounding changed over the weights' own. `why_not` says why nothing was measured."""
-
-    run_digest: str
-    weight_error: float = 0.0
-    margins: tuple[tuple[tuple[float, float], ...], ...] = ()
-    why_not: str = ""
 
 
 def noise_path(folder: Path, task: str) -> Path:

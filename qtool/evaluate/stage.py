@@ -31,7 +31,7 @@ from qtool.evaluate.rounding import measure_noise, read_noise, write_noise
 from qtool.evaluate.scorers import load_scorer
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation, ItemResult
-from qtool.records.task import Item, TaskSpec
+from qtool.records.task import TaskSpec
 from qtool.store.run_directory import locked
 
 _LEAST_FLOOR_SECONDS = 3.0  # a short run's share would be too little to say anything
@@ -53,42 +53,6 @@ def ask_for(task: TaskSpec, *, count: int | None = None, data: str | None = None
             [f"task {task.name}: its first prompt is no longer the golden one; raise the version, pin the new prompt"]
         )
     return Asked(task=task, items=items, margin_points=points, shots=shots)
-
-
-def evaluate(
-    variant: Path,
-    task: TaskSpec,
-    items: Sequence[Item],
-    output: Path,
-    *,
-    baseline: Path | None,
-    margin_points: float | None = None,
-    progress: Progress,
-    settings: Settings = DEFAULTS,
-    opener: Opener = open_folder,
-) -> Evaluation:
-    """The finished evaluation of one task, written to `output`; see `evaluate_asked`."""
-    asked = Asked(task, tuple(items), margin_points or task.margin_points, tasks.load_shots(task))
-    found = evaluate_asked(
-        variant, (asked,), output, baseline=baseline, progress=progress, settings=settings, opener=opener
-    )
-    return found[0]
-
-
-def evaluate_all(
-    variant: Path,
-    wanted: Sequence[TaskSpec],
-    output: Path,
-    *,
-    baseline: Path | None,
-    progress: Progress,
-    seed: int = 0,
-    dtype: str = "auto",
-) -> tuple[Evaluation, ...]:
-    """One finished evaluation for each task, with the items and the margin that the task itself names."""
-    asked = tuple(ask_for(task) for task in wanted)
-    settings = Settings(seed=seed, dtype=dtype)
-    return evaluate_asked(variant, asked, output, baseline=baseline, progress=progress, settings=settings)
 
 
 def evaluate_asked(

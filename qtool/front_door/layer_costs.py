@@ -11,7 +11,7 @@ from qtool.records.variant import Recipe
 
 if TYPE_CHECKING:
     from qtool.pipeline_sensitivity import TaskSensitivity
-    from qtool.quantize.sensitivity import Sensitivity
+    from qtool.records.sensitivity import Sensitivity
 
 
 @dataclass(frozen=True, slots=True, repr=False)

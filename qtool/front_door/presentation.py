@@ -5,6 +5,7 @@ from typing import Any
 
 from qtool.records.bundle import Bundle
 from qtool.records.calibration import Calibration
+from qtool.records.estimate import Estimate
 from qtool.records.latency import LatencyProfile
 from qtool.records.presentation import present
 from qtool.records.report import Report
@@ -25,10 +26,8 @@ def register() -> None:
     """Tells every main record how its table is written."""
     present(Bundle, _written_by("qtool.report.folder.bundle_text"))
     present(Calibration, _written_by("qtool.report.calibration_text.calibration_text"))
+    present(Estimate, _written_by("qtool.report.estimate_text.estimate_text"))
     present(LatencyProfile, lambda profile: str(_written_by("qtool.latency.summary.text")((profile,))))
     present(Report, _written_by("qtool.report.text_table.text_table"))
     present(Sweep, _written_by("qtool.pipeline_sweep.sweep_text"))
     present(Variant, _written_by("qtool.report.variant_text.variant_text"))
-
-
-register()

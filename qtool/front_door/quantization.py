@@ -10,7 +10,7 @@ from qtool.records.variant import Recipe, Variant
 
 if TYPE_CHECKING:
     from qtool.quantize.convert import Conversion
-    from qtool.quantize.estimate import Estimate
+    from qtool.records.estimate import Estimate
 
 
 def quantize(

@@ -14,7 +14,7 @@ from qtool.records.report import Report
 
 
 def run(
-    plan: PathLike | Plan, *, output: PathLike | None = None, limit: int | None = None, quiet: bool = False
+    plan: PathLike | Plan, *, output: PathLike | None = None, items: int | None = None, quiet: bool = False
 ) -> Report:
     """Carries out a plan, a file or a record, in the folder `output` (runs/<name of the plan>): calibrates, quantizes,
     evaluates, times, reports and bundles. Resumes, and skips what is unchanged."""
@@ -23,10 +23,10 @@ def run(
 
     asked = plan if isinstance(plan, Plan) else read_plan(Path(plan))
     folder = optional_path(output) or Path("runs") / asked.name
-    return pipeline.run(asked, folder, progress=chosen_progress(quiet), command=_command(), limit=limit)
+    return pipeline.run(asked, folder, progress=chosen_progress(quiet), command=_command(), limit=items)
 
 
-def demo(*, output: PathLike = Path("runs/demo"), limit: int | None = None, quiet: bool = False) -> Report:
+def demo(*, output: PathLike = Path("runs/demo"), items: int | None = None, quiet: bool = False) -> Report:
     """Runs the shipped demo plan on a bundled reference model."""
     from importlib.resources import as_file, files
 
@@ -34,7 +34,7 @@ def demo(*, output: PathLike = Path("runs/demo"), limit: int | None = None, quie
 
     with as_file(files("qtool.reference") / "demo.toml") as path:
         plan = read_plan(path)
-    return run(plan, output=output, limit=limit, quiet=quiet)
+    return run(plan, output=output, items=items, quiet=quiet)
 
 
 def report(run: PathLike) -> Report:

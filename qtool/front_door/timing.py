@@ -103,7 +103,7 @@ def time_variants(
     _check_rates(rates)
     named = _named(variants)
     levels = SWEEP_CONCURRENCY if sweep else tuple(dict.fromkeys(concurrency or DEFAULT_CONCURRENCY))
-    lengths = _task_lengths(task, named) if task else _DEFAULT_LENGTHS
+    lengths = task_lengths(task, named) if task else _DEFAULT_LENGTHS
     _refuse_other_bases(named)
     return Timings(
         measure(
@@ -165,7 +165,7 @@ def _refuse_other_bases(named: Mapping[str, Path]) -> None:
     for name, folder in named.items():
         if bases and name not in variants and not is_url(folder) and not is_quantized(read_config(folder)):
             bases[name] = identify(folder)
-    first = next(iter(bases), "")
+    first = next((name for name in named if name in bases), "")
     for name, base in bases.items():
         if not same_base(base, bases[first]):
             raise MismatchError(
@@ -174,7 +174,7 @@ def _refuse_other_bases(named: Mapping[str, Path]) -> None:
             )
 
 
-def _task_lengths(task: str, named: Mapping[str, Path]) -> tuple[int, int]:
+def task_lengths(task: str, named: Mapping[str, Path]) -> tuple[int, int]:
     """Median tokens of the task's prompts and of its reference answers, told by the first folder's tokenizer."""
     import statistics
 

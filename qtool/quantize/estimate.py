@@ -1,9 +1,7 @@
 """What a variant will cost, from one block that is really made: `--plan-only`."""
 
-import math
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from qtool.progress import Progress, Silent
@@ -12,20 +10,8 @@ from qtool.quantize.order import prepare
 from qtool.quantize.parts import Parts
 from qtool.quantize.sequential import quantize_blocks
 from qtool.quantize.stage import expected_bytes, job_of
+from qtool.records.estimate import Estimate
 from qtool.records.variant import Recipe
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What to expect. `block_seconds` was measured on the first block; the rest follows from it."""
-
-    name: str
-    blocks: int
-    block_seconds: float
-    minutes: float
-    peak_memory_bytes: int
-    disk_bytes: int
-    samples_bytes: int
 
 
 def estimate(
@@ -53,16 +39,4 @@ def estimate(
         peak_memory_bytes=peak_bytes(),
         disk_bytes=size + samples,
         samples_bytes=samples,
-    )
-
-
-def estimate_text(found: Estimate) -> str:
-    """The estimate in a few lines."""
-    seconds = math.ceil(60 * found.minutes)
-    duration = f"{found.minutes:.1f} minutes" if seconds >= 60 else f"{seconds} second{'s' if seconds > 1 else ''}"
-    return (
-        f"{found.name}: {found.blocks} blocks, {found.block_seconds:.1f} s measured for the first\n"
-        f"  time    about {duration}\n"
-        f"  memory  about {found.peak_memory_bytes / 2**20:,.0f} MiB at most\n"
-        f"  disk    {found.disk_bytes / 2**20:,.1f} MiB, of which {found.samples_bytes / 2**20:,.1f} MiB only meanwhile"
     )

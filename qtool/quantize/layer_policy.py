@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from qtool.errors import QuantizationError
-from qtool.quantize.sensitivity import Sensitivity, UnitSensitivity
+from qtool.records.sensitivity import Sensitivity, UnitSensitivity
 
 Overrides = tuple[tuple[str, str], ...]
 

@@ -11,7 +11,8 @@ from qtool.quantize.formats import LayerScheme
 from qtool.quantize.layer_policy import Overrides, ladder, within_budget
 from qtool.quantize.recipe import BUDGET, option, parse_budget
 from qtool.quantize.selection import select
-from qtool.quantize.sensitivity import Sensitivity, measure, stored_bytes
+from qtool.quantize.sensitivity import measure, stored_bytes
+from qtool.records.sensitivity import Sensitivity
 from qtool.records.variant import Activations, Recipe
 
 

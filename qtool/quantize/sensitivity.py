@@ -6,7 +6,6 @@ nearest, so the scores say what the layer can bear, not what a cleverer method w
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,41 +27,13 @@ from qtool.quantize.formats import LayerScheme, layer_bytes, scale_dtype
 from qtool.quantize.grid import round_to_grid
 from qtool.quantize.recipe import completed, recipe_problems
 from qtool.quantize.selection import Selection, select
-from qtool.records.model import ModelIdentity
+from qtool.records.sensitivity import Sensitivity, UnitSensitivity
 from qtool.records.variant import Recipe
 from qtool.store.digest import record_digest
 from qtool.store.trial_log import TrialLog
 
 _SEQUENCES = 8
 _TOKENS = 128
-
-
-@dataclass(frozen=True, slots=True)
-class UnitSensitivity:
-    """One layer, or layers that share a scheme. KL in nats a token, the mean over held-out tokens.
-
-    `kl_alone`: only this unit is rounded. `kl_without`: all but this unit are. Bytes as stored, in the base and
-    rounded.
-    """
-
-    layers: tuple[str, ...]
-    kl_alone: float
-    kl_without: float
-    base_bytes: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sensitivity:
-    """Every unit of a model under one scheme, and the KL when all are rounded, over `tokens` held-out tokens."""
-
-    format_version: int
-    model: ModelIdentity
-    recipe: Recipe
-    kl_all: float
-    tokens: int
-    units: tuple[UnitSensitivity, ...]
-    qtool_version: str
 
 
 def measure(

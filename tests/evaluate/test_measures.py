@@ -9,10 +9,10 @@ import pytest
 from qtool import catalog
 from qtool.evaluate import agreement, extract, faults, forecast, ledger
 from qtool.evaluate.contract import Answer, Context, Question
-from qtool.evaluate.rounding import RoundingNoise
 from qtool.evaluate.scorers import choice, generation, rolling
 from qtool.evaluate.tasks import load_task
 from qtool.records.evaluation import ItemResult
+from qtool.records.rounding_noise import RoundingNoise
 from qtool.records.task import Item
 from tests.evaluate.workshop import FakeEngine, LetterLanguage
 

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from qtool.cli import bench
 from qtool.errors import MismatchError, UsageError
+from qtool.front_door.timing import task_lengths
 from qtool.latency.cold_start import ColdStart
 from qtool.latency.rounds import requests_at
 from qtool.latency.summary import beside, text
@@ -83,7 +84,7 @@ def test_from_which_load_on_a_variant_is_slower_is_said_and_not_more() -> None:
 
 def test_lengths_come_from_a_task(tmp_path: Path) -> None:
     base = make_tiny_llama(tmp_path / "base")
-    prompt, answer = bench._task_lengths("arithmetic", {"base": base})
+    prompt, answer = task_lengths("arithmetic", {"base": base})
     assert min(prompt, answer) > 1
     assert prompt + answer < 256
     shape = ["--task", "arithmetic", "--output-tokens", "2", "--requests", "2", "-c", "1"]

@@ -12,9 +12,10 @@ import pytest
 
 from qtool.models.checkpoint import weights_digest
 from qtool.progress import Silent
-from qtool.quantize.estimate import estimate, estimate_text
+from qtool.quantize.estimate import estimate
 from qtool.quantize.stage import quantize
 from qtool.records.variant import Recipe, Variant
+from qtool.report.estimate_text import estimate_text
 
 Make = Callable[..., Variant]
 RECIPE = Recipe("w4a16", "gptq", 32)

@@ -18,7 +18,8 @@ from qtool.quantize.layer_policy import ladder
 from qtool.quantize.mixed import choose_overrides, eight_bit_sizes
 from qtool.quantize.order import measuring_rows
 from qtool.quantize.recipe import parse_budget
-from qtool.quantize.sensitivity import Sensitivity, _Bench, measure, sensitivity_text
+from qtool.quantize.sensitivity import _Bench, measure, sensitivity_text
+from qtool.records.sensitivity import Sensitivity
 from qtool.records.variant import Recipe, Variant
 from qtool.store.codec import read_json
 from qtool.store.run_directory import write_record
