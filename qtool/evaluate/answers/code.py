@@ -133,6 +133,7 @@ def _bare(text: str, names: Collection[str], prefix: str) -> str | None:
     if not text.strip():
         return None
     body = _unfenced(text)
+    body = _block_source(body.split("\n")) if _PROMPT.match(body.lstrip()) else body
     if prefix and not _defined_in_lines(body, names):
         return _longest(body, prefix)
     starts = [

@@ -14,7 +14,7 @@ _RUN = re.compile(
     rf"\b(?:(?:a|an)[ ]+(?=hundred|thousand|million|billion))?(?:{_WORD})(?:(?:[ -]|,[ ]|[ ]and[ ])(?:{_WORD}))*\b",
     re.IGNORECASE,
 )
-_POINT = re.compile(rf"(\d+)[ ]point((?:[ ](?:{'|'.join(_UNITS)}))+)\b", re.IGNORECASE)
+_POINT = re.compile(r"\b(\d+)[ ]point((?:[ ]\d)+)\b", re.IGNORECASE)
 _PART = re.compile(rf"\b(\d+|a|an)[ -]({'|'.join(_PARTS)})\b(?![ -]of[ ]the\b)", re.IGNORECASE)
 _HALF = re.compile(r"\b(\d+)[ ]and[ ](?:a|1)[ ](half|quarter|third)\b", re.IGNORECASE)
 _ALONE = re.compile(r"\A\W*half\W*\Z", re.IGNORECASE)
@@ -36,9 +36,7 @@ def digits(text: str) -> str:
         return found.group() if value is None else str(value)
 
     text = _RUN.sub(written, text)
-    text = _POINT.sub(
-        lambda found: f"{found.group(1)}.{''.join(str(_UNITS[w]) for w in found.group(2).lower().split())}", text
-    )
+    text = _POINT.sub(lambda found: f"{found.group(1)}.{found.group(2).replace(' ', '')}", text)
     text = _HALF.sub(lambda found: f"{found.group(1)} 1/{_PARTS[found.group(2).lower()]}", text)
     text = _PART.sub(
         lambda found: (
@@ -46,6 +44,7 @@ def digits(text: str) -> str:
         ),
         text,
     )
+    text = re.sub(r"\b(?:a|an|one)\s+dozen\b", "12", text, flags=re.IGNORECASE)
     return re.sub("half", "1/2", text, flags=re.IGNORECASE) if _ALONE.match(text) else text
 
 

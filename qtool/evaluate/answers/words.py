@@ -129,7 +129,7 @@ _EMPTY_WORDS = frozenset(
     ]
 )
 _POLITE = re.compile(
-    r"^\W*(?:sure|certainly|of\s+course|ok(?:ay)?|great(?:\s+question)?|good\s+question|yes|hello|hi|absolutely|here(?:'s|\s+is)\s+the\s+answer|thank\s+you\b.*)\W*$",
+    r"^\W*(?:sure|certainly|of\s+course|ok(?:ay)?|great(?:\s+question)?|good\s+question|yes|hello|hi|absolutely|here(?:'s|\s+is)\s+the\s+answer|thank\s+you\b.*|(?:i'm\s+)?(?:sorry|unsure)\b.*|i\s+(?:don't|do\s+not|cannot|can't|am\s+unable|have\s+no)\b.*|i(?:'m|\s+am)\s+(?:not|unable|afraid)\b.*|as\s+an?\s+(?:ai|language)\b.*|no\s+idea|unknown|none)\W*$",
     re.IGNORECASE,
 )
 _APPOSED = re.compile(r"\b([Ss]ymbol|[Nn]umber|[Nn]ame|[Cc]ode|[Cc]ity|[Ww]ord)\s+[\"']?([A-Z][\w-]*|\d[\d.,]*\b)")
@@ -176,7 +176,11 @@ def words(text: str, question: str = "") -> str | None:
     lines = [line for line in clean.split("\n") if re.search(r"\w", line)]
     if not lines:
         return None
-    if len(lines[0].split()) <= 3 and (found := _short(lines[0], asked)) is not None:
+    if (
+        len(lines[0].split()) <= 3
+        and _POLITE.match(lines[0]) is None
+        and (found := _short(lines[0], asked)) is not None
+    ):
         return found
     marked = [
         _trimmed(inside) for inside, following in bold(kept) if following != ":" and not inside.rstrip().endswith(":")
