@@ -106,7 +106,7 @@ NUMBERS: tuple[tuple[str, str | None], ...] = (
     ("To calculate 46 * 86, multiply 46 by 80 to get 3680, then 46 by 6 to get 276. Adding these gives 3956.", "3956"),
     ("Sam has 8 + 7 = 15 stamps. After giving away 2, Sam has 15 - 2 = 13 stamps.", "13"),
     (
-        "Sam starts with 8 stamps.\nSam gets 7, so he has 15.\nSam gives away 2, so he has 13.\n\nSo Sam has 13 stamps.",
+        "Sam starts with 8 stamps.\nSam gets 7, so he has 15.\nSam gives away 2, so he has 13.\n\nSo Sam has 13 stamps.",  # noqa: E501
         "13",
     ),
     ("1. Start with 10.\n2. Add 2 to get 12.\n3. Subtract 7 to get 5.\n\nBen has 5 books.", "5"),
@@ -277,7 +277,7 @@ NUMBERS: tuple[tuple[str, str | None], ...] = (
     # as whole answers
     ("To find the total, we add: 15 + 27 = 42. So there are 42 students.\n\nHope this helps!", "42"),
     (
-        "Let's solve step by step:\n\n1. **Cost of cards:** 9 × $0.34 = $3.06\n2. **Change:** $10.00 − $3.06 = $6.94\n\nSo, you get **$6.94** in change.",
+        "Let's solve step by step:\n\n1. **Cost of cards:** 9 × $0.34 = $3.06\n2. **Change:** $10.00 − $3.06 = $6.94\n\nSo, you get **$6.94** in change.",  # noqa: E501
         "6.94",
     ),
     ("1. First, calculate 5% of 636:\n   \\[ 0.05 \\times 636 = 31.8 \\]\n\n2. So 5% of 636 is **31.8**.", "31.8"),
@@ -286,7 +286,7 @@ NUMBERS: tuple[tuple[str, str | None], ...] = (
     ("The answer is $2{,}195$.", "2195"),
     ("$$ x = \\frac{7}{2} $$", "3.5"),
     (
-        "Janet sells 16 - 3 - 4 = <<16-3-4=9>>9 duck eggs a day.\nShe makes 9 * 2 = $<<9*2=18>>18 every day at the farmer's market.\n#### 18",
+        "Janet sells 16 - 3 - 4 = <<16-3-4=9>>9 duck eggs a day.\nShe makes 9 * 2 = $<<9*2=18>>18 every day at the farmer's market.\n#### 18",  # noqa: E501
         "18",
     ),
     ("He earned $30/hour for 40 hours, i.e. $1200.", "1200"),

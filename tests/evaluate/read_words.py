@@ -86,7 +86,7 @@ LETTERS: tuple[tuple[str, str | None, tuple[tuple[str, str], ...]], ...] = (
     ("Option (B) is the right one.", "B", FOUR),
     ("B\n\nExplanation: A is about Anna.", "B", FOUR),
     (
-        "Let's look at the options. A says Rome. B says soup. C says Vienna, which is where Alice lives. The answer is C.",
+        "Let's look at the options. A says Rome. B says soup. C says Vienna, which is where Alice lives. The answer is C.",  # noqa: E501
         "C",
         PASSAGES,
     ),

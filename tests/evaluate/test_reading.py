@@ -187,3 +187,20 @@ def test_rows_that_say_the_same_are_one_item_with_a_weight() -> None:
     ]
     items = to_items(rows, asked, source="own.jsonl")
     assert [(item.id, item.weight) for item in items] == [("1", 3), ("4", 1)]
+
+
+def test_no_output_ends_an_evaluation() -> None:
+    """Scraps of all cases thrown together: whatever a model writes, every reader answers or says that it cannot."""
+    import random
+
+    rng = random.Random(1)
+    scraps = (
+        [text[:60] for text, *_ in NUMBERS] + [text[:60] for text, *_ in LETTERS] + [text[:80] for text in PROGRAMS]
+    )
+    scraps += ["\\boxed{", "**", "<think>", "```", "= ", "i.e. ", "a total of ", " or ", "$", "\ud83d", "½", "{", "["]
+    item = Item("i", (("question", "What is 2 of 3?"),), "", '{"a": 1}', tests=("assert f(1) == 2",))
+    for _ in range(120):
+        answer = said(rng.choice(["", "\n", " "]).join(rng.choices(scraps, k=rng.randint(1, 5))))
+        for how in ("number", "letter", "words", "json", "code", "text", "first_line"):
+            found = extract.extract(task(how), item, answer)
+            assert found is None or isinstance(found, str)

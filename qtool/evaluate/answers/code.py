@@ -74,7 +74,7 @@ def _blocks(text: str) -> list[_Block]:
         if opening is None or "`" in opening.group(3):
             place += 1
             continue
-        indent, fence, info = opening.groups()
+        _, fence, info = opening.groups()
         closings = [
             index for index in range(place + 1, len(lines))
             if re.fullmatch(rf"[ \t]*{re.escape(fence[0])}{{{len(fence)},}}[ \t]*", lines[index])

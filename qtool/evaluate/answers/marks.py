@@ -23,7 +23,8 @@ _SENTENCE_END = re.compile(
     r"(?<!\bapprox)(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\bNo)(?<!\bRs)(?<!\bMr)(?<!\bDr)[.!?](?=\s|[\"')\]]|$)|\n"
 )
 _CORRECTION = re.compile(
-    r"\b(?:wait|actually|correction|sorry|apolog\w+|i made (?:a|an) (?:mistake|error)|that(?:'s| is) (?:wrong|incorrect|not right)"
+    r"\b(?:wait|actually|correction|sorry|apolog\w+|i made (?:a|an) (?:mistake|error)"
+    r"|that(?:'s| is) (?:wrong|incorrect|not right)"
     r"|let me (?:re|correct|double)\w*|on second thought|scratch that|hold on|oops|hmm)\b",
     re.IGNORECASE,
 )
@@ -70,8 +71,8 @@ def _after_correction(text: str) -> list[str]:
     if last is None:
         return []
     rest = text[last.start() :]
-    found = re.search(r"\b(?:should|must|would)\s+be\b|\bit(?:'s| is)\b", rest, re.IGNORECASE)
-    return _regions(rest) or ([sentence_at(rest, found.end())] if found else [])
+    given = re.search(r"\b(?:should|must|would)\s+be\b|\bit(?:'s| is)\b", rest, re.IGNORECASE)
+    return _regions(rest) or ([sentence_at(rest, given.end())] if given else [])
 
 
 def _inside_number(text: str, place: int) -> bool:

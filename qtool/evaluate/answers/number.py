@@ -1,7 +1,7 @@
 """The number that a text gives as its answer."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from qtool.evaluate.answers import marks, number_words
@@ -109,7 +109,7 @@ def _read(text: str, question: str, complete: bool) -> Numeral | None:
     parts = [part for part in marks.sentences(clean) if _CLOSING.search(part) is None]
     if not complete:
         return _reversed_mark(parts) or _bare(clean.strip().partition("\n")[0] if "\n" in clean.strip() else "")
-    stages = (
+    stages: tuple[Callable[[], Numeral | None], ...] = (
         lambda: _reversed_mark(parts),
         lambda: _bold(marks_kept),
         lambda: _bare(clean),
@@ -170,7 +170,9 @@ def _region(region: str, asked: set[Fraction]) -> Numeral | None:
 
 def _compound(region: str, first: Numeral, rest: Sequence[Numeral]) -> bool:
     """ "3 hours and 20 minutes", "5 feet 7 inches": one quantity in two units, which is neither number."""
-    units = r"(?:years?|months?|weeks?|days?|hours?|hrs?|h|minutes?|mins?|m|feet|foot|ft|pounds?|lbs?|kg|km|metres?|meters?)"
+    units = (
+        r"(?:years?|months?|weeks?|days?|hours?|hrs?|h|minutes?|mins?|m|feet|foot|pounds?|lbs?|kg|km|met(?:re|er)s?)"
+    )
     return (
         bool(rest)
         and re.fullmatch(rf"\s*{units}\.?,?\s*(?:and\s+)?", region[first.end : rest[0].start], re.IGNORECASE)
@@ -189,44 +191,56 @@ def _list_of(region: str, first: Numeral, rest: Sequence[Numeral]) -> bool:
 
 
 def _sentence(sentence: str, asked: set[Fraction]) -> Numeral | None:
-    """What one sentence comes to: after its last "=", after its verb, or its only number; None where it can't be told."""
-    clauses = list(_SO.finditer(sentence))
-    if clauses and _counted(sentence[clauses[-1].end() :]) and _SO.sub("", sentence[: clauses[-1].start()]).strip():
-        sentence = sentence[clauses[-1].end() :]
-    summed = list(_SUMMED.finditer(sentence))
-    if summed:
-        return _counted(sentence[summed[-1].start() :])[0]
-    outside = re.sub(r"(?<![=≈])(?<![=≈] )\([^()]*\)", lambda found: " " * len(found.group()), sentence)
-    text = outside if _counted(outside) else sentence
+    """What one sentence comes to: after its last "=", after its verb, or its only number; None where unclear."""
+    clause = _last_clause(sentence)
+    summed = list(_SUMMED.finditer(clause))
+    if summed and (totals := _counted(clause[summed[-1].start() :])):
+        return totals[0]
+    outside = re.sub(r"(?<![=≈])(?<![=≈] )\([^()]*\)", lambda inside: " " * len(inside.group()), clause)
+    text = outside if _counted(outside) else clause
     worked = _WORKED.search(text)
-    if worked and (result := _counted(text[worked.end() :])):
-        return result[0]
-    for found in _TAIL.finditer(text):
-        if _counted(text[: found.start()]) and not text[: found.start()].rstrip().endswith("="):
-            text = text[: found.start()]
-            break
-    head = _HEAD.match(text)
-    if head and _counted(text[head.end() :]):
-        text = text[head.end() :]
+    if worked and (results := _counted(text[worked.end() :])):
+        return results[0]
+    text = _main_clause(text)
+    text = text if numerals(text) else number_words.digits(text)
     found = _counted(text)
     if not found:
         return None
-    if not numerals(text):
-        text = number_words.digits(text)
     equal = max(text.rfind("="), text.rfind("≈"))
     if equal >= 0:
         after = [each for each in found if each.start > equal]
-        if after and not (len(after) > 1 and _OPERATION.match(text[after[0].end : after[1].start])):
-            return after[0]
         if not after:
             return None
-    if (single := _one(found)) is not None:
-        return single
+        if len(after) == 1 or not _OPERATION.match(text[after[0].end : after[1].start]):
+            return after[0]
+    return _one(found) or _told(text, found, asked)
+
+
+def _last_clause(sentence: str) -> str:
+    """What follows the last "so" of a sentence, where it gives a number."""
+    clauses = list(_SO.finditer(sentence))
+    if clauses and _counted(sentence[clauses[-1].end() :]) and _SO.sub("", sentence[: clauses[-1].start()]).strip():
+        return sentence[clauses[-1].end() :]
+    return sentence
+
+
+def _main_clause(text: str) -> str:
+    """`text` without its reasons and conditions, where a number is left."""
+    for tail in _TAIL.finditer(text):
+        before = text[: tail.start()]
+        if _counted(before) and not before.rstrip().endswith("="):
+            text = before
+            break
+    head = _HEAD.match(text)
+    return text[head.end() :] if head and _counted(text[head.end() :]) else text
+
+
+def _told(text: str, found: Sequence[Numeral], asked: set[Fraction]) -> Numeral | None:
+    """The number that a sentence with several gives: as a sum, after its verb, or outside of its phrases."""
     results = [each for each in found if not _in_operation(text, each, found)]
-    whole = [each for each in results if _IN_ALL.match(text[each.end :])]
     if _UNSURE.search(text):
         return None
-    if whole:
+    if whole := [each for each in results if _IN_ALL.match(text[each.end :])]:
         return _one(whole)
     verbs = [
         next((each for each in results if each.start >= verb.end() and _near(text, verb.end(), each)), None)

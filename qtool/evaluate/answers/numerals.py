@@ -140,8 +140,7 @@ def _numeral(text: str, start: int, end: int, before: Numeral | None) -> Numeral
     read = value_of(re.sub(r"\s", " ", text[start:end]))
     if read is None:
         return Numeral(start, end, Fraction(0), "", broken=True)
-    value, exact = read
-    value, exact, end = _scaled(text, value, exact, start, end)
+    value, exact, end = _scaled(text, *read, start, end)
     if value is None:
         return Numeral(start, end, Fraction(0), "", broken=True)
     return _finished(text, start, value, exact, end)

@@ -284,10 +284,8 @@ def _without_lists(text: str, labels: Sequence[str]) -> str:
 
 def _first_told(text: str, labels: Sequence[str]) -> str | None:
     """The only label right after the sentence's verb: "is positive, not negative", "is more about food than sport"."""
-    heads = [
-        text[: re.search(r",|\bbut\b|\balthough\b|\bthan\b|\bbecause\b|\band\s+not\b|;|\bwhile\b|$", text).start()]
-    ]  # type: ignore[union-attr]
-    found = _found(heads[0], labels)
+    head = re.split(r",|\bbut\b|\balthough\b|\bthan\b|\bbecause\b|\band\s+not\b|;|\bwhile\b", text, maxsplit=1)[0]
+    found = _found(head, labels)
     return found[0] if len(found) == 1 else None
 
 
