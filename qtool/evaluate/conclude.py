@@ -49,6 +49,7 @@ def conclude(work: Work, rows: list[ItemResult], *, baseline: Path | None, timin
         forecast=forecast,
         agreement=agreed,
         decided=sum(bool(row.decided_by) for row in rows),
+        also=scale.also(rows),
         chance=base_check.chance_of(asked.task, asked.items),
         chat=bool(work.settings.chat) and asked.task.scorer != "rolling",
         base_digest=work.subject.base_digest,

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from qtool.errors import MismatchError, StoreError
-from qtool.evaluate import floor, results, stage
+from qtool.evaluate import results, stage
 from qtool.evaluate.asking import Asked
-from qtool.evaluate.floor import FEWEST_ITEMS, NoiseFloor
+from qtool.evaluate.floor import NoiseFloor
 from qtool.evaluate.model import Settings
 from qtool.evaluate.stage import evaluate_asked
 from qtool.progress import Silent
@@ -85,21 +85,13 @@ def test_the_noise_floor_of_a_steady_model_is_zero_and_was_measured(workshop: Wo
     assert multiple[1] == pytest.approx(0.25 / found.churn.floor_interval.high)
 
 
-def test_a_short_run_measures_its_floor_on_enough_items(
+def test_a_floor_is_cut_short_where_it_would_take_longer_than_its_share(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "_LEAST_FLOOR_SECONDS", 0.0)
     run(workshop, workshop.model("baseline", right), tmp_path / "e", count=120, floor_share=1e-9)
-    assert read_json(NoiseFloor, tmp_path / "e" / "sums.floor.json").items == FEWEST_ITEMS
-
-
-def test_a_floor_that_would_take_longer_than_the_evaluation_is_cut_short(
-    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(floor, "USUAL_SECONDS", 0.0)
-    monkeypatch.setattr(stage, "_LEAST_FLOOR_SECONDS", 0.0)
-    run(workshop, workshop.model("baseline", right), tmp_path / "e", count=120, floor_share=1e-9)
-    assert read_json(NoiseFloor, tmp_path / "e" / "sums.floor.json").items < FEWEST_ITEMS
+    found = read_json(NoiseFloor, tmp_path / "e" / "sums.floor.json")
+    assert (found.items, found.items_alone) == (10, 1)  # one batch, a twelfth of the items, and one item alone
 
 
 def test_a_resumed_run_with_nothing_left_still_measures_the_floor(workshop: Workshop, tmp_path: Path) -> None:
