@@ -274,6 +274,12 @@ NUMBERS: tuple[tuple[str, str | None], ...] = (
     ("It is more than 5 and less than 9.", None),
     ("\\sqrt{2}", None),
     ("There are several possible values.", None),
+    ("4. Look at the digit 2.\n5. Therefore, the rounded number is 52.200.\n\nThe answer is AMOUNT.", "52.2"),
+    ("The total cost of the mirror is \\(\\boxed{135}\\).", "135"),
+    (
+        "5. Ben buys 9 books, so he now has \\(14 + 9 = 23\\) books.\n\nTherefore, the answer is \\(\\boxed{23}\\).",
+        "23",
+    ),
     # as whole answers
     ("To find the total, we add: 15 + 27 = 42. So there are 42 students.\n\nHope this helps!", "42"),
     (

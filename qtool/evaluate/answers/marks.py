@@ -22,6 +22,7 @@ _LABEL_LINE = re.compile(rf"(?im)^\s*{_BEFORE}(?:answer|result|solution)\s*\n+")
 _SENTENCE_END = re.compile(
     r"(?<!\bapprox)(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\bNo)(?<!\bRs)(?<!\bMr)(?<!\bDr)[.!?](?=\s|[\"')\]]|$)|\n"
 )
+_ITEM_MARK = re.compile(r"\A\s*(?:\d{1,2}[.)]|[-•*])\s+(?=[A-Za-z])")
 _CORRECTION = re.compile(
     r"\b(?:wait|actually|correction|sorry|apolog\w+|i made (?:a|an) (?:mistake|error)"
     r"|that(?:'s| is) (?:wrong|incorrect|not right)"
@@ -61,7 +62,7 @@ def sentences(text: str) -> list[str]:
             continue
         parts.append(text[start : found.start()])
         start = found.end()
-    return [part.strip() for part in (*parts, text[start:]) if part.strip()]
+    return [stripped for part in (*parts, text[start:]) if (stripped := _ITEM_MARK.sub("", part).strip())]
 
 
 def _after_correction(text: str) -> list[str]:
