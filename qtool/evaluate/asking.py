@@ -203,4 +203,5 @@ def _row(question: Question, answer: Answer, work: Work) -> ItemResult:
         run_digest=work.digest,
         decided_by=answer.decided_by,
         weight=item.weight,
+        also=tuple((name, float(text in (item.target, *item.accepts))) for name, text in answer.chosen),
     )

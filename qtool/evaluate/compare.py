@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from qtool import catalog
 from qtool.errors import DataError, MismatchError, PlanError
-from qtool.evaluate import paired, results, scale
+from qtool.evaluate import base_check, paired, results, scale
 from qtool.evaluate.contract import Metric
 from qtool.evaluate.foreign_log import LoggedMetric, read_logs
 from qtool.evaluate.metrics import load_metric
@@ -31,6 +31,7 @@ class Answers:
     rows: tuple[ItemResult, ...]
     margin_points: float | None = None
     chat: bool | None = None
+    chance: float | None = None
     base_digest: str = ""
     tokenizer_digest: str = ""
     critical: bool = True
@@ -128,6 +129,7 @@ def _ours(path: Path, evaluation: Evaluation) -> Answers:
         rows=tuple(answered.values()),
         margin_points=evaluation.margin_points,
         chat=evaluation.chat,
+        chance=evaluation.chance,
         base_digest=evaluation.base_digest,
         tokenizer_digest=evaluation.tokenizer_digest,
         critical=evaluation.critical is not False,
@@ -167,7 +169,13 @@ def _compare(before: Answers, after: Answers, margin_points: float | None) -> Co
         task=after.task,
         baseline=scale.score_of(terms.metric_name, terms.metric, old),
         variant=scale.score_of(terms.metric_name, terms.metric, new),
-        comparison=_untimed(paired.compare(before.source, old, new, terms, seconds_per_item=0.0)),
+        comparison=base_check.checked(
+            _untimed(paired.compare(before.source, old, new, terms, seconds_per_item=0.0)),
+            terms.metric_name,
+            terms.metric,
+            old,
+            chance=before.chance,
+        ),
         churn=paired.churn(old, new, terms, floor=None),
     )
 

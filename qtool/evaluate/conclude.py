@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qtool import __version__
-from qtool.evaluate import agreement, faults, ledger, paired, results, scale, tasks
+from qtool.evaluate import agreement, base_check, faults, ledger, paired, results, scale, tasks
 from qtool.evaluate.asking import Work
 from qtool.evaluate.floor import read_floor
 from qtool.evaluate.forecast import foretell
@@ -49,6 +49,8 @@ def conclude(work: Work, rows: list[ItemResult], *, baseline: Path | None, timin
         forecast=forecast,
         agreement=agreed,
         decided=sum(bool(row.decided_by) for row in rows),
+        also=scale.also(rows),
+        chance=base_check.chance_of(asked.task, asked.items),
         chat=bool(work.settings.chat) and asked.task.scorer != "rolling",
         base_digest=work.subject.base_digest,
         critical=asked.task.critical,
@@ -94,8 +96,12 @@ def _beside(
     terms = terms_of(work)
     evaluation, _ = results.read_finished(baseline, work.asked.task.name)
     floor = read_floor(baseline, work.asked.task.name, evaluation.run_digest)
-    comparison = paired.compare(
-        evaluation.variant, before, rows, terms, seconds_per_item=timing.seconds / max(1, len(rows))
+    comparison = base_check.checked(
+        paired.compare(evaluation.variant, before, rows, terms, seconds_per_item=timing.seconds / max(1, len(rows))),
+        terms.metric_name,
+        terms.metric,
+        before,
+        chance=base_check.chance_of(work.asked.task, work.asked.items),
     )
     churn = paired.churn(before, rows, terms, floor)
     noise = read_noise(baseline, work.asked.task.name, evaluation.run_digest)

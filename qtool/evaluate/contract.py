@@ -49,7 +49,8 @@ class Answer:
     `text` is the completion up to the first stop text; `logprobs` and `margins` (nats) belong to `ids`, token by token;
     for a rolling scorer they belong to the text's own tokens and `ids` is empty. `latency_ms` counts from when the
     engine took the question up. `decided_by` says how the answer is known where it was not generated, `thinking_open`
-    that the prompt already began the model's thinking.
+    that the prompt already began the model's thinking; `chosen` are the choices under lm-evaluation-harness's two ways
+    of weighing them, `acc` (in all) and `acc_norm` (by character).
     """
 
     text: str
@@ -62,6 +63,7 @@ class Answer:
     prompt_cut: bool = False
     decided_by: str = ""
     thinking_open: bool = False
+    chosen: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

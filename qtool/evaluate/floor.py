@@ -11,9 +11,9 @@ from qtool.records.evaluation import ItemResult
 from qtool.store.codec import read_json
 from qtool.store.run_directory import write_record
 
-FEWEST_ITEMS = 50  # no change among them still allows 6 % of changes; fewer say next to nothing
+FEWEST_ITEMS = 50  # of an evaluation; a floor over fewer is measured again once there are as many
 MOST_ITEMS = 200
-USUAL_SECONDS = 120.0
+_BATCHES = 12  # no batch may be so large that it alone takes all the time there is
 _SAME_NATS = 1e-3
 
 Differs = Callable[[Answer, ItemResult], bool]
@@ -22,7 +22,8 @@ Differs = Callable[[Answer, ItemResult], bool]
 @dataclass(frozen=True, slots=True)
 class NoiseFloor:
     """`changed` of `items` answers differed from the main run in score or, where wrong, in the answer compared: when
-    asked one at a time, in another order, or, where the task samples, with another seed (None where it does not).
+    asked in another order, where the task samples with another seed (None where it does not), or, `items_alone` of
+    them, one at a time.
 
     There were `available` questions to choose from.
     """
@@ -34,6 +35,7 @@ class NoiseFloor:
     run_digest: str
     changed_other_seed: int | None = None
     available: int = 0
+    items_alone: int = 0
 
     def is_enough_for(self, available: int) -> bool:
         """Whether more items would not have been asked had there been `available` of them."""
@@ -59,38 +61,45 @@ def read_floor(folder: Path, task: str, run_digest: str) -> NoiseFloor | None:
 
 def measure_floor(
     questions: Sequence[Question], answered: Sequence[ItemResult], scorer: Scorer, context: Context, *,
-    differs: Differs, seconds: float,
+    differs: Differs, seconds: float, advance: Callable[[int], None] = lambda count: None,
 ) -> NoiseFloor:  # fmt: skip
-    """Asks the first questions again, one at a time, then the same ones in batches in reverse order and, where the task
-    samples, with another seed.
-
-    200 are asked, or 50 if those have taken `seconds` or two minutes, and fewer only if 50 would take longer than both:
-    a large model on a slow machine must not spend hours on this.
+    """Asks the first questions again, in reverse order and smaller batches (where the task samples, with another seed
+    too), then as many of them as time allows one at a time; about `seconds` in all, and at most 200 items.
     """
-    generated = replace(context, forcing=False)
+    how = replace(context, forcing=False, in_flight=max(1, context.in_flight // 2))
+    batch = min(how.in_flight, max(1, len(questions) // _BATCHES))
+    most = min(MOST_ITEMS, len(questions))
+    reordered: dict[int, bool] = {}
+    reseeded: dict[int, bool] = {}
     alone: dict[int, bool] = {}
     started_s = time.monotonic()
-    for index, answer in scorer.ask(questions[:MOST_ITEMS], replace(generated, in_flight=1)):
-        alone[index] = differs(answer, answered[index])
-        taken_s = time.monotonic() - started_s
-        if taken_s > (min if len(alone) >= FEWEST_ITEMS else max)(seconds, USUAL_SECONDS):
-            break
-    chosen = sorted(alone, reverse=True)
 
-    def again(how: Context) -> dict[int, bool]:
-        asked = scorer.ask([questions[index] for index in chosen], how)
+    def again(chosen: Sequence[int], context: Context) -> dict[int, bool]:
+        asked = scorer.ask([questions[index] for index in chosen], context)
         return {chosen[place]: differs(answer, answered[chosen[place]]) for place, answer in asked}
 
-    reordered = again(generated)
-    reseeded = again(replace(generated, seed=context.seed + 1)) if context.task.temperature else {}
+    for start in range(0, most, batch):
+        chosen = range(start, min(start + batch, most))[::-1]
+        reordered |= again(chosen, how)
+        if context.task.temperature:
+            reseeded |= again(chosen, replace(how, seed=context.seed + 1))
+        advance(len(chosen))
+        if time.monotonic() - started_s > seconds / 2:
+            break
+    for index in sorted(reordered):
+        alone |= again([index], replace(how, in_flight=1))
+        if time.monotonic() - started_s > seconds:
+            break
+    ways = (reordered, reseeded, alone)
     return NoiseFloor(
-        items=len(chosen),
-        changed=sum(alone[index] or reordered[index] or reseeded.get(index, False) for index in chosen),
+        items=len(reordered),
+        changed=sum(any(way.get(index, False) for way in ways) for index in reordered),
         changed_alone=sum(alone.values()),
         changed_reordered=sum(reordered.values()),
         run_digest=answered[0].run_digest if answered else "",
         changed_other_seed=sum(reseeded.values()) if reseeded else None,
         available=len(questions),
+        items_alone=len(alone),
     )
 
 

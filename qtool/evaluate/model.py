@@ -34,7 +34,7 @@ class Settings:
     context_tokens: int | None = None
     in_flight: int = 32
     seed: int = 0
-    floor_share: float = 0.25
+    floor_share: float = 0.2
     forcing: bool = True
     tokenizer: Path | None = None
     allow_unverified: bool = False

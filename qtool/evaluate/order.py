@@ -242,4 +242,7 @@ def _look(
 
 
 def _is_decided(evaluation: Evaluation | None) -> bool:
-    return evaluation is not None and evaluation.comparison is not None and evaluation.comparison.verdict != "UNDECIDED"
+    """Whether more items would change nothing: the verdict is there, or the base cannot do the task."""
+    if evaluation is None or evaluation.comparison is None:
+        return False
+    return evaluation.comparison.verdict != "UNDECIDED" or evaluation.comparison.base_fails

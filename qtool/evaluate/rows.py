@@ -1,4 +1,4 @@
-"""Reads items from a user's file: JSON lines, gzipped or not, CSV with any separator, or plain text; errors name file and line."""
+"""Reads items from a user's file: JSON lines, CSV or plain text, gzipped or not; errors name file and line."""
 
 import gzip
 import json

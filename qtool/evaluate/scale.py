@@ -36,6 +36,18 @@ def score_of(name: str, metric: Metric, rows: Sequence[ItemResult], clusters: Se
     return Score(name, float(values.mean()), _clipped(found), len(rows), metric.UNIT)
 
 
+def also(rows: Sequence[ItemResult]) -> tuple[Score, ...]:
+    """The scores under the other metrics that each of `rows` has a value of."""
+    names = [name for name, _ in rows[0].also] if rows else []
+    weights = np.array([float(row.weight) for row in rows])
+    found = []
+    for name in names:
+        values = np.array([dict(row.also)[name] for row in rows])
+        mean = float((values * weights).sum() / weights.sum())
+        found.append(Score(name, mean, wilson(round(mean * len(rows)), len(rows)), len(rows)))
+    return tuple(found)
+
+
 def gains(metric: Metric, before: Sequence[ItemResult], after: Sequence[ItemResult]) -> Values:
     """Gain of each item, variant minus baseline, positive where the variant is better.
 

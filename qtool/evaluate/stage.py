@@ -13,7 +13,7 @@ from qtool.evaluate import agreement, prompts, results, tasks
 from qtool.evaluate.asking import Asked, Work, ask, context_of, differs_in, timing_of, work_on
 from qtool.evaluate.conclude import conclude
 from qtool.evaluate.contract import Question
-from qtool.evaluate.floor import measure_floor, read_floor, write_floor
+from qtool.evaluate.floor import MOST_ITEMS, measure_floor, read_floor, write_floor
 from qtool.evaluate.metrics import load_metric
 from qtool.evaluate.model import (
     DEFAULTS,
@@ -34,7 +34,7 @@ from qtool.records.evaluation import Evaluation, ItemResult
 from qtool.records.task import TaskSpec
 from qtool.store.run_directory import locked
 
-_LEAST_FLOOR_SECONDS = 3.0  # a short run's share would be too little to say anything
+_LEAST_FLOOR_SECONDS = 0.5  # a short run's share would be too little to say anything, and nobody waits for this
 
 
 def ask_for(task: TaskSpec, *, count: int | None = None, data: str | None = None, margin: float | None = None) -> Asked:
@@ -135,14 +135,15 @@ def _measure_baseline(questions: Sequence[Question], rows: Sequence[ItemResult],
     task = work.asked.task.name
     floor = read_floor(work.output, task, work.digest)
     if floor is None or not floor.is_enough_for(len(rows)):
-        with work.progress.track(f"{task}: noise floor", None, "items"):
+        with work.progress.track(f"{task}: noise floor", min(MOST_ITEMS, len(rows)), "items") as advance:
             floor = measure_floor(
                 questions,
                 rows,
                 load_scorer(work.asked.task.scorer),
                 context_of(work),
                 differs=differs_in(work, {item.id: item for item in work.asked.items}),
-                seconds=max(_LEAST_FLOOR_SECONDS, work.settings.floor_share * seconds),
+                seconds=max(_LEAST_FLOOR_SECONDS, work.settings.floor_share * max(seconds, _told_seconds(rows, work))),
+                advance=advance,
             )
         write_floor(work.output, task, floor)
     if work.subject.remote:
@@ -153,3 +154,8 @@ def _measure_baseline(questions: Sequence[Question], rows: Sequence[ItemResult],
     if read_noise(work.output, task, work.digest) is None:
         with work.progress.track(f"{task}: rounding noise", None, "items"):
             write_noise(work.output, task, measure_noise(questions, rows, work))
+
+
+def _told_seconds(rows: Sequence[ItemResult], work: Work) -> float:
+    """How long the answers took by their own latencies: of a resumed run only the rest was timed."""
+    return sum(row.latency_ms for row in rows) / 1000 / work.settings.in_flight

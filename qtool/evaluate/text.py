@@ -119,6 +119,9 @@ def _remarks(each: Evaluation) -> list[str]:
     ]
     if faults:
         found.append(f"{each.task}: answers {', '.join(faults)}")
+    if each.also:
+        named = ", ".join(f"{score.metric} {100 * score.value:.1f} %" for score in each.also)
+        found.append(f"{each.task}: {named}")
     if each.decided:
         found.append(f"{each.task}: {each.decided:,} of {each.score.items:,} answers decided by teacher forcing")
     if each.forecast is not None:

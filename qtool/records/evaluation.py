@@ -80,6 +80,7 @@ class Comparison:
     """Paired difference variant minus baseline, in the metric's own unit, and the ship test on it.
 
     `margin` is in the same unit (points / 100 for fractions); `items_to_decide` is the sample that would decide.
+    `base_fails` says that the base cannot do the task, so that no number of items would decide it.
     """
 
     baseline: str
@@ -94,6 +95,7 @@ class Comparison:
     clusters: int | None = None
     looks: int = 1
     minutes_to_decide: float | None = None
+    base_fails: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +178,9 @@ class Evaluation:
     """The manifest `<task>.json` beside `<task>.items.jsonl` in `evaluations/<variant>/`.
 
     `decided` items were not generated, since one pass over prompt and expected answer told that they would be right;
-    the quantiles of `timing` are then those of the others. `chat` says that the questions went through the model's
-    chat template. `base_digest` is that of the weights of the base model that answered or that the variant was made
+    the quantiles of `timing` are then those of the others. `chat` says that the questions went through the model's chat
+    template, `also` are scores under other metrics (acc and acc_norm of a choice), `chance` which score guessing among
+    the choices gives. `base_digest` is that of the weights of the base model that answered or that the variant was made
     from; empty where that is not known (a server, a checkpoint of others). `critical` says whether the task counts in
     the ship rule; None where an older version wrote the file. `dtype` is what the engine computed in.
     """
@@ -206,6 +209,8 @@ class Evaluation:
     agreement: Agreement | None = None
     decided: int = 0
     chat: bool = False
+    chance: float | None = None
+    also: tuple[Score, ...] = ()
     base_digest: str = ""
     critical: bool | None = None
     dtype: str = ""
@@ -217,8 +222,9 @@ class ItemResult:
 
     `margins` are nats by which each generated token beat the best other one; `run_digest` stands for model, task and
     settings, `prompt_digest` for what this item put to the model: a line is used again only where both are equal.
-    `weight` is how many rows of the data said the same. `decided_by` is empty for an answer that was generated; "teacher forcing" for one known from a single pass over
-    prompt and expected answer, whose `latency_ms` is its share of that pass and no latency that a user would see.
+    `weight` is how many rows of the data said the same, `also` the item's value under other metrics. `decided_by` is
+    empty for a generated answer; "teacher forcing" for one known from a single pass over prompt and expected answer,
+    whose `latency_ms` is its share of that pass and no latency that a user would see.
     """
 
     id: str
@@ -241,3 +247,4 @@ class ItemResult:
     run_digest: str = ""
     decided_by: str = ""
     weight: int = 1
+    also: tuple[tuple[str, float], ...] = ()

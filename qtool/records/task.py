@@ -44,11 +44,12 @@ class TaskSpec:
     """One file of `evals/`, decoded: where the items come from, how they are asked, and how answers are scored.
 
     `margin_points` is the drop, in points of 0-100, that the task's author accepts; a plan may override it.
-    `extract` names how the compared answer is read out of the completion (`last_number` is the older name of `number`). Items come from a `generator`, from `data`
-    (a JSONL, CSV or text file, beside the task file if relative) or from `hub`; `reader` turns rows into items.
-    `cluster` names the slice whose items share a template and are therefore not independent. Answers are greedy unless
-    `temperature` is above 0; they are then drawn with the run's seed. Through a chat template `chat_prompt` is asked
-    (`prompt` where there is none), with `chat_max_new_tokens` and `chat_stop` instead of the plain prompt's limits.
+    `extract` names how the compared answer is read out of the completion (`last_number` is the older name of `number`).
+    Items come from a `generator`, from `data` (a JSONL, CSV or text file, beside the task file if relative) or from
+    `hub`; `reader` turns rows into items. `cluster` names the slice whose items share a template and are therefore not
+    independent. Answers are greedy unless `temperature` is above 0; they are then drawn with the run's seed. Through a
+    chat template `chat_prompt` is asked (`prompt` where there is none), with `chat_max_new_tokens` and `chat_stop`
+    instead of the plain prompt's limits.
     """
 
     name: str

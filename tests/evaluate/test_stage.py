@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from qtool.errors import MismatchError, StoreError
-from qtool.evaluate import floor, results, stage
+from qtool.evaluate import results, stage
 from qtool.evaluate.asking import Asked
-from qtool.evaluate.floor import FEWEST_ITEMS, NoiseFloor
+from qtool.evaluate.floor import NoiseFloor
 from qtool.evaluate.model import Settings
 from qtool.evaluate.stage import evaluate_asked
 from qtool.progress import Silent
-from qtool.records.evaluation import Comparison, Evaluation
+from qtool.records.evaluation import Comparison, Evaluation, Interval, ItemResult
 from qtool.records.task import Item, TaskSpec
 from qtool.store.codec import read_json
 from tests.evaluate.workshop import Workshop
@@ -85,21 +85,13 @@ def test_the_noise_floor_of_a_steady_model_is_zero_and_was_measured(workshop: Wo
     assert multiple[1] == pytest.approx(0.25 / found.churn.floor_interval.high)
 
 
-def test_a_short_run_measures_its_floor_on_enough_items(
+def test_a_floor_is_cut_short_where_it_would_take_longer_than_its_share(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "_LEAST_FLOOR_SECONDS", 0.0)
     run(workshop, workshop.model("baseline", right), tmp_path / "e", count=120, floor_share=1e-9)
-    assert read_json(NoiseFloor, tmp_path / "e" / "sums.floor.json").items == FEWEST_ITEMS
-
-
-def test_a_floor_that_would_take_longer_than_the_evaluation_is_cut_short(
-    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(floor, "USUAL_SECONDS", 0.0)
-    monkeypatch.setattr(stage, "_LEAST_FLOOR_SECONDS", 0.0)
-    run(workshop, workshop.model("baseline", right), tmp_path / "e", count=120, floor_share=1e-9)
-    assert read_json(NoiseFloor, tmp_path / "e" / "sums.floor.json").items < FEWEST_ITEMS
+    found = read_json(NoiseFloor, tmp_path / "e" / "sums.floor.json")
+    assert (found.items, found.items_alone) == (10, 1)  # one batch, a twelfth of the items, and one item alone
 
 
 def test_a_resumed_run_with_nothing_left_still_measures_the_floor(workshop: Workshop, tmp_path: Path) -> None:
@@ -335,3 +327,31 @@ def test_items_that_share_a_template_are_counted_as_clusters(workshop: Workshop,
     clustered = compared(replace(TASK, cluster="parity"), tmp_path / "clustered")
     assert (alone.clusters, clustered.clusters) == (None, 2)
     assert clustered.interval.low < alone.interval.low
+
+
+def test_a_task_that_the_base_cannot_do_certifies_nothing(workshop: Workshop, tmp_path: Path) -> None:
+    run(workshop, workshop.model("baseline", lambda prompt: " nothing"), tmp_path / "b", count=300)
+    wrecked = workshop.model("w4", lambda prompt: " wreckage", scheme="w4a16")
+    found = run(workshop, wrecked, tmp_path / "w4", count=300, baseline=tmp_path / "b", margin=2.0)
+    assert found.comparison is not None
+    assert found.comparison.verdict == "UNDECIDED"
+    assert found.comparison.reason.startswith("the base cannot do this task")
+    assert (found.comparison.items_to_decide, found.comparison.base_fails) == (None, True)
+
+
+def test_a_base_that_only_guesses_certifies_nothing_and_one_that_does_better_does() -> None:
+    from qtool.evaluate import base_check
+    from qtool.evaluate.metrics import load_metric
+
+    task = replace(TASK, scorer="choice", metric="exact", extract="text")
+    items = tuple(Item(f"{n}", (), " a", "a", choices=("a", "b")) for n in range(100))
+    assert base_check.chance_of(task, items) == 0.5
+    passed = Comparison("baseline", 0.0, Interval(-0.01, 0.01), 0.02, "PASS", "", 0.5, None)
+    for right, verdict in ((55, "UNDECIDED"), (70, "PASS")):
+        rows = [item_row(str(n), float(n < right)) for n in range(100)]
+        checked = base_check.checked(passed, "exact", load_metric("exact"), rows, chance=0.5)
+        assert checked.verdict == verdict
+
+
+def item_row(name: str, score: float) -> ItemResult:
+    return ItemResult(name, "p", "o", "o", "t", score, "stop", 1, 1, 1.0)

@@ -245,7 +245,7 @@ def _task(name: str) -> TaskSpec:
             {"id": "A1", "question": "q", "choices": {"text": ["w", "r"], "label": ["1", "2"]}, "answerKey": "2"},
             "r",
         ),
-        ("mmlu", {"question": "q", "subject": "law", "choices": ["w", "r"], "answer": 1}, "r"),
+        ("mmlu", {"question": "q", "subject": "law", "choices": ["w", "r"], "answer": 1}, "B"),
         ("hellaswag", {"activity_label": "Sport", "ctx": "He", "endings": ["w", "r"], "label": "1"}, "r"),
         ("truthfulqa", {"question": "q", "mc1_targets": {"choices": ["r", "w"], "labels": [1, 0]}}, "r"),
         ("gpt3_arithmetic", {"context": "Question: What is 3 plus 4?\nAnswer:", "completion": " 7"}, "7"),
@@ -277,7 +277,8 @@ def test_rows_of_public_sets_become_items(name: str, row: dict[str, object], tar
 GOLDEN = {
     "mbpp": (
         {"task_id": 601, "text": "Add.", "code": "def f(): 1", "test_list": ["assert f() == 1", "assert f()"]},
-        "Add.\nYour code must pass these tests:\nassert f() == 1\nassert f()\n[BEGIN]",
+        "You are an expert Python programmer, and here is your task: Add. Your code should pass these tests:\n\n"
+        "assert f() == 1\nassert f()\n[BEGIN]\n",
     ),
     "arc_challenge": (
         {"id": "q", "question": "Ice?", "choices": {"text": ["a", "b"], "label": ["1", "2"]}, "answerKey": "2"},
@@ -289,11 +290,7 @@ GOLDEN = {
     ),
     "mmlu": (
         {"question": "2+2?", "subject": "math", "choices": ["3", "4"], "answer": 1},
-        "2+2?\nA. 3\nB. 4\nAnswer:",
-    ),
-    "truthfulqa": (
-        {"question": "Flat?", "mc1_targets": {"choices": ["No.", "Yes."], "labels": [1, 0]}},
-        "Q: Flat?\nA:",
+        "The following are multiple choice questions (with answers) about math.\n\n2+2?\nA. 3\nB. 4\nAnswer:",
     ),
     "gpt3_arithmetic": ({"context": "Q: What is 3 plus 4?\n\nA:", "completion": " 7"}, "Q: What is 3 plus 4?\n\nA:"),
     "gsm8k": ({"question": "How many?", "answer": "1+1=2\n#### 2"}, "Question: How many?\nAnswer:"),

@@ -74,7 +74,7 @@ def _blocks(text: str) -> list[_Block]:
         if opening is None or "`" in opening.group(3):
             place += 1
             continue
-        indent, fence, info = opening.groups()
+        _, fence, info = opening.groups()
         closings = [
             index for index in range(place + 1, len(lines))
             if re.fullmatch(rf"[ \t]*{re.escape(fence[0])}{{{len(fence)},}}[ \t]*", lines[index])
@@ -133,6 +133,7 @@ def _bare(text: str, names: Collection[str], prefix: str) -> str | None:
     if not text.strip():
         return None
     body = _unfenced(text)
+    body = _block_source(body.split("\n")) if _PROMPT.match(body.lstrip()) else body
     if prefix and not _defined_in_lines(body, names):
         return _longest(body, prefix)
     starts = [

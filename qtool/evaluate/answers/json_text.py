@@ -47,7 +47,7 @@ def _values(text: str) -> list[tuple[int, int, object]]:
     what is wanted, its own objects are looked at too."""
     decoder = json.JSONDecoder(parse_constant=_refused)
     found = []
-    for opening in re.finditer(r"[{\[]", text):
+    for opening in re.finditer(r"\{|\[(?!\[{30})", text):  # thirty brackets in a row are a loop
         start = opening.start()
         try:
             value, end = decoder.raw_decode(text, start)

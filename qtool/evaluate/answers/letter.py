@@ -1,7 +1,7 @@
 """The letter of the choice that a text settles on."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from qtool.evaluate.answers import marks
 from qtool.evaluate.answers.options import LETTERS
@@ -61,7 +61,7 @@ def letter(text: str, choices: Sequence[tuple[str, str]] = ()) -> str | None:
         if found := _first(region, known) or _by_text(region, choices):
             return found
     out = _ruled_out(clean)
-    stages = (
+    stages: tuple[Callable[[], str | None], ...] = (
         lambda: _right(clean, known, out),
         lambda: _chosen(clean, known, out),
         lambda: _bold(kept, known, choices),
@@ -75,7 +75,7 @@ def letter(text: str, choices: Sequence[tuple[str, str]] = ()) -> str | None:
 
 
 def _tokens(text: str, known: str) -> list[tuple[int, int, str]]:
-    """(start, end, letter) of single letters that are no words: "I think", "a car" and "A good question" are left out."""
+    """(start, end, letter) of single letters that are no words, as in "I think" or "A good question"."""
     found = []
     for token in _TOKEN.finditer(text):
         name = token.group(1)

@@ -22,8 +22,10 @@ _LABEL_LINE = re.compile(rf"(?im)^\s*{_BEFORE}(?:answer|result|solution)\s*\n+")
 _SENTENCE_END = re.compile(
     r"(?<!\bapprox)(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\bNo)(?<!\bRs)(?<!\bMr)(?<!\bDr)[.!?](?=\s|[\"')\]]|$)|\n"
 )
+_ITEM_MARK = re.compile(r"\A\s*(?:\d{1,2}[.)]|[-•*])\s+(?=[A-Za-z])")
 _CORRECTION = re.compile(
-    r"\b(?:wait|actually|correction|sorry|apolog\w+|i made (?:a|an) (?:mistake|error)|that(?:'s| is) (?:wrong|incorrect|not right)"
+    r"\b(?:wait|actually|correction|sorry|apolog\w+|i made (?:a|an) (?:mistake|error)"
+    r"|that(?:'s| is) (?:wrong|incorrect|not right)"
     r"|let me (?:re|correct|double)\w*|on second thought|scratch that|hold on|oops|hmm)\b",
     re.IGNORECASE,
 )
@@ -60,7 +62,7 @@ def sentences(text: str) -> list[str]:
             continue
         parts.append(text[start : found.start()])
         start = found.end()
-    return [part.strip() for part in (*parts, text[start:]) if part.strip()]
+    return [stripped for part in (*parts, text[start:]) if (stripped := _ITEM_MARK.sub("", part).strip())]
 
 
 def _after_correction(text: str) -> list[str]:
@@ -70,8 +72,8 @@ def _after_correction(text: str) -> list[str]:
     if last is None:
         return []
     rest = text[last.start() :]
-    found = re.search(r"\b(?:should|must|would)\s+be\b|\bit(?:'s| is)\b", rest, re.IGNORECASE)
-    return _regions(rest) or ([sentence_at(rest, found.end())] if found else [])
+    given = re.search(r"\b(?:should|must|would)\s+be\b|\bit(?:'s| is)\b", rest, re.IGNORECASE)
+    return _regions(rest) or ([sentence_at(rest, given.end())] if given else [])
 
 
 def _inside_number(text: str, place: int) -> bool:

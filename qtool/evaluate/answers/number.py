@@ -1,7 +1,7 @@
 """The number that a text gives as its answer."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from qtool.evaluate.answers import marks, number_words
@@ -20,8 +20,29 @@ _OPERATION = re.compile(
     re.IGNORECASE,
 )
 _TAIL = re.compile(
-    r"[,;(]?\s*\b(?:because|since|which|where|who|as\s+(?:it|the|we|you|there)|so\s+that|rounded|rounding|rather\s+than|instead\s+of|not(?!\s+(?:including|counting))|out\s+of|"
-    r"but\s+not|given\s+that|when|if|after|compared|for\s+a\s+total)\b|\s[–—]\s",
+    r"[,;(]?\s*\b(?:because|since|which|rather\s+than|instead\s+of|not(?!\s+(?:including|counting))|out\s+of|but\s+not|so\s+that"
+    r"|given\s+that|for\s+a\s+total)\b"
+    r"|[,;(]\s*(?:where|who|as\s+(?:it|the|we|you|there)|rounded|rounding|when|if|after|compared)\b|\s[–—]\s(?![\d$€£(])",
+    re.IGNORECASE,
+)
+_WORKED = re.compile(
+    r"\b(?:add|subtract|multipl|divid|sum|product|times|plus|minus|taking|combin)\w*\b[^=]*?,?\s*which\s+(?:is|equals|gives|makes|comes\s+to|results\s+in)\s+",
+    re.IGNORECASE,
+)
+_SO = re.compile(
+    r"(?:[,;]\s*(?:and\s+)?|\s)(?:so|therefore|thus|hence|which\s+leaves|leaving)(?:\s+that|,)?\s+(?!far\b|much\b|many\b)",
+    re.IGNORECASE,
+)
+_SUMMED = re.compile(
+    r"(?:\bi\.?e\.?,?|\bthat\s+is,?|\bnamely,?|\b(?:for|making|giving|with)?\s*a\s+(?:grand\s+)?total\s+of|\bwhich\s+(?:totals|makes|is\s+a\s+total\s+of))\s+[$€£]?(?=[-\d.])",
+    re.IGNORECASE,
+)
+_IN_ALL = re.compile(
+    r"\s*(?:[a-z]+\s+){0,2}(?:in\s+all|in\s+total|altogether|all\s+together|in\s+sum)\b", re.IGNORECASE
+)
+_UNSURE = re.compile(r"\bbut\s+(?:it|that|this)\s+(?:could|might|may)\b", re.IGNORECASE)
+_CLOSING = re.compile(
+    r"\b(?:let\s+me\s+know|feel\s+free|hope\s+(?:this|that)\s+helps|if\s+you\s+have\s+any|any\s+(?:other|more|further)\s+questions?|anything\s+else|would\s+you\s+like)\b",
     re.IGNORECASE,
 )
 _HEAD = re.compile(
@@ -46,7 +67,7 @@ _PHRASE = re.compile(
     re.IGNORECASE,
 )
 _REVERSED = re.compile(
-    r"\b(?:is|was|would\s+be|must\s+be|should\s+be)\s+(?:therefore\s+|thus\s+)?(?:the|my|our|your)\s+(?:final\s+|correct\s+|right\s+)*(?:answer|result|solution)\b",
+    r"\b(?:is|was|would\s+be|must\s+be|should\s+be)\s+(?:therefore\s+|thus\s+)?(?:the|my|our|your)\s+(?:final\s+|correct\s+|right\s+)*(?:answer|result|solution)\b|\bis\s+(?:correct|right)\b",
     re.IGNORECASE,
 )
 _BARE_LABEL = re.compile(r"^[^\d\n]{0,60}?[:=≈]\s*[^\d\n]{0,6}$|^[^\w\n]*$|^\s*[a-zA-Z]\s*[=≈]\s*\W*$")
@@ -85,15 +106,15 @@ def _read(text: str, question: str, complete: bool) -> Numeral | None:
     for region in reversed(marks.said(clean)):
         if (found := _region(region, asked)) is not None:
             return found
-    parts = marks.sentences(clean)
+    parts = [part for part in marks.sentences(clean) if _CLOSING.search(part) is None]
     if not complete:
         return _reversed_mark(parts) or _bare(clean.strip().partition("\n")[0] if "\n" in clean.strip() else "")
-    stages = (
+    stages: tuple[Callable[[], Numeral | None], ...] = (
         lambda: _reversed_mark(parts),
         lambda: _bold(marks_kept),
         lambda: _bare(clean),
         lambda: _concluded(parts, asked),
-        lambda: _only(_counted(clean), asked),
+        lambda: _only(_counted("\n".join(parts)), asked),
         lambda: _narrated(parts, asked),
     )
     return next((found for stage in stages if (found := stage()) is not None), None)
@@ -149,7 +170,9 @@ def _region(region: str, asked: set[Fraction]) -> Numeral | None:
 
 def _compound(region: str, first: Numeral, rest: Sequence[Numeral]) -> bool:
     """ "3 hours and 20 minutes", "5 feet 7 inches": one quantity in two units, which is neither number."""
-    units = r"(?:years?|months?|weeks?|days?|hours?|hrs?|h|minutes?|mins?|m|feet|foot|ft|pounds?|lbs?|kg|km|metres?|meters?)"
+    units = (
+        r"(?:years?|months?|weeks?|days?|hours?|hrs?|h|minutes?|mins?|m|feet|foot|pounds?|lbs?|kg|km|met(?:re|er)s?)"
+    )
     return (
         bool(rest)
         and re.fullmatch(rf"\s*{units}\.?,?\s*(?:and\s+)?", region[first.end : rest[0].start], re.IGNORECASE)
@@ -168,42 +191,76 @@ def _list_of(region: str, first: Numeral, rest: Sequence[Numeral]) -> bool:
 
 
 def _sentence(sentence: str, asked: set[Fraction]) -> Numeral | None:
-    """What one sentence comes to: after its last "=", after its verb, or its only number; None where it can't be told."""
-    outside = re.sub(r"\([^()]*\)", lambda found: " " * len(found.group()), sentence)
-    text = outside if _counted(outside) else sentence
-    for found in _TAIL.finditer(text):
-        if _counted(text[: found.start()]) and not text[: found.start()].rstrip().endswith("="):
-            text = text[: found.start()]
-            break
-    head = _HEAD.match(text)
-    if head and _counted(text[head.end() :]):
-        text = text[head.end() :]
+    """What one sentence comes to: after its last "=", after its verb, or its only number; None where unclear."""
+    clause = _last_clause(sentence)
+    summed = list(_SUMMED.finditer(clause))
+    if summed and (totals := _counted(clause[summed[-1].start() :])):
+        return totals[0]
+    outside = re.sub(r"(?<![=≈])(?<![=≈] )\([^()]*\)", lambda inside: " " * len(inside.group()), clause)
+    text = outside if _counted(outside) else clause
+    worked = _WORKED.search(text)
+    if worked and (results := _counted(text[worked.end() :])):
+        return results[0]
+    text = _main_clause(text)
+    text = text if numerals(text) else number_words.digits(text)
     found = _counted(text)
     if not found:
         return None
-    if not numerals(text):
-        text = number_words.digits(text)
     equal = max(text.rfind("="), text.rfind("≈"))
     if equal >= 0:
         after = [each for each in found if each.start > equal]
-        if after and not (len(after) > 1 and _OPERATION.match(text[after[0].end : after[1].start])):
-            return after[0]
         if not after:
             return None
-    if (single := _one(found)) is not None:
-        return single
+        if len(after) == 1 or not _OPERATION.match(text[after[0].end : after[1].start]):
+            return after[0]
+    return _one(found) or _told(text, found, asked)
+
+
+def _last_clause(sentence: str) -> str:
+    """What follows the last "so" of a sentence, where it gives a number."""
+    clauses = list(_SO.finditer(sentence))
+    if clauses and _counted(sentence[clauses[-1].end() :]) and _SO.sub("", sentence[: clauses[-1].start()]).strip():
+        return sentence[clauses[-1].end() :]
+    return sentence
+
+
+def _main_clause(text: str) -> str:
+    """`text` without its reasons and conditions, where a number is left."""
+    for tail in _TAIL.finditer(text):
+        before = text[: tail.start()]
+        if _counted(before) and not before.rstrip().endswith("="):
+            text = before
+            break
+    head = _HEAD.match(text)
+    return text[head.end() :] if head and _counted(text[head.end() :]) else text
+
+
+def _told(text: str, found: Sequence[Numeral], asked: set[Fraction]) -> Numeral | None:
+    """The number that a sentence with several gives: as a sum, after its verb, or outside of its phrases."""
     results = [each for each in found if not _in_operation(text, each, found)]
+    if _UNSURE.search(text):
+        return None
+    if whole := [each for each in results if _IN_ALL.match(text[each.end :])]:
+        return _one(whole)
     verbs = [
         next((each for each in results if each.start >= verb.end() and _near(text, verb.end(), each)), None)
         for verb in _AFTER_COPULA.finditer(text)
     ]
     told = [each for each in verbs if each is not None]
+    if told and (len({each.value for each in told}) == 1 or _CUE.match(text)):
+        return None if _one_of_two(text, told[-1], results, asked) else told[-1]
     if told:
-        return (
-            told[-1] if len({each.value for each in told}) == 1 or _CUE.match(text) else _only(told, asked) or told[-1]
-        )
+        return _only(told, asked)
     free = [each for each in results if _PHRASE.search(text[: each.start]) is None]
     return _one(free) or _only(results, asked)
+
+
+def _one_of_two(text: str, told: Numeral, results: Sequence[Numeral], asked: set[Fraction]) -> bool:
+    """Whether `told` is only the first of two things counted: "7 apples and 3 oranges"."""
+    following = next((each for each in results if each.start >= told.end), None)
+    if following is None or following.value in asked or _CUE.match(text):
+        return False
+    return re.fullmatch(r"\s+(?:\w+\s+){1,2}and\s+", text[told.end : following.start]) is not None
 
 
 def _near(text: str, start: int, each: Numeral) -> bool:

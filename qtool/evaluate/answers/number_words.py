@@ -2,19 +2,64 @@
 
 import re
 
-_UNITS = {word: value for value, word in enumerate(
-    ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"])}  # fmt: skip
-_TENS = {word: 10 * value for value, word in enumerate(
-    ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], start=2)} | {"fourty": 40}  # fmt: skip
+_UNITS = {
+    word: value
+    for value, word in enumerate(
+        [
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+            "seventeen",
+            "eighteen",
+            "nineteen",
+        ]
+    )
+}
+_TENS = {
+    word: 10 * value
+    for value, word in enumerate(
+        ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], start=2
+    )
+} | {"fourty": 40}
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4,
-          "fifth": 5, "fifths": 5, "sixth": 6, "sixths": 6, "eighth": 8, "eighths": 8, "tenth": 10, "tenths": 10}  # fmt: skip
+_PARTS = {
+    "half": 2,
+    "halves": 2,
+    "third": 3,
+    "thirds": 3,
+    "quarter": 4,
+    "quarters": 4,
+    "fourth": 4,
+    "fourths": 4,
+    "fifth": 5,
+    "fifths": 5,
+    "sixth": 6,
+    "sixths": 6,
+    "eighth": 8,
+    "eighths": 8,
+    "tenth": 10,
+    "tenths": 10,
+}
 _WORD = "|".join(sorted((*_UNITS, *_TENS, *_SCALES), key=len, reverse=True))
 _RUN = re.compile(
     rf"\b(?:(?:a|an)[ ]+(?=hundred|thousand|million|billion))?(?:{_WORD})(?:(?:[ -]|,[ ]|[ ]and[ ])(?:{_WORD}))*\b",
     re.IGNORECASE,
 )
-_POINT = re.compile(rf"(\d+)[ ]point((?:[ ](?:{'|'.join(_UNITS)}))+)\b", re.IGNORECASE)
+_POINT = re.compile(r"\b(\d+)[ ]point((?:[ ]\d)+)\b", re.IGNORECASE)
 _PART = re.compile(rf"\b(\d+|a|an)[ -]({'|'.join(_PARTS)})\b(?![ -]of[ ]the\b)", re.IGNORECASE)
 _HALF = re.compile(r"\b(\d+)[ ]and[ ](?:a|1)[ ](half|quarter|third)\b", re.IGNORECASE)
 _ALONE = re.compile(r"\A\W*half\W*\Z", re.IGNORECASE)
@@ -36,9 +81,7 @@ def digits(text: str) -> str:
         return found.group() if value is None else str(value)
 
     text = _RUN.sub(written, text)
-    text = _POINT.sub(
-        lambda found: f"{found.group(1)}.{''.join(str(_UNITS[w]) for w in found.group(2).lower().split())}", text
-    )
+    text = _POINT.sub(lambda found: f"{found.group(1)}.{found.group(2).replace(' ', '')}", text)
     text = _HALF.sub(lambda found: f"{found.group(1)} 1/{_PARTS[found.group(2).lower()]}", text)
     text = _PART.sub(
         lambda found: (
@@ -46,6 +89,7 @@ def digits(text: str) -> str:
         ),
         text,
     )
+    text = re.sub(r"\b(?:a|an|one)\s+dozen\b", "12", text, flags=re.IGNORECASE)
     return re.sub("half", "1/2", text, flags=re.IGNORECASE) if _ALONE.match(text) else text
 
 

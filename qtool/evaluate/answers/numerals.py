@@ -20,10 +20,13 @@ _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10*
 _PERCENT = re.compile(r"\s*(?:%|percent\b|per\s+cent\b|pct\b)", re.IGNORECASE)
 _CENTS = re.compile(r"\s*(?:¢|cents?\b)", re.IGNORECASE)
 _DOLLARS_CENTS = re.compile(r"\s*(?:dollars?|euros?)\s*(?:and|,)?\s*(\d{1,2})\s*cents?\b", re.IGNORECASE)
+_UNFINISHED = re.compile(
+    r"(?:sqrt|√|\bsquare\s+root\s+of|\blog|\bln)\s*\(?\s*$", re.IGNORECASE
+)  # worked out by nobody here
 _LATIN = re.compile(r"[A-Za-zÀ-ɏͰ-ϿЀ-ӿ]")
 _LABEL = re.compile(
     r"(?:\b(?:steps?|questions?|examples?|equations?|figure|chapter|page|part|section|problem|exercise|line|item|no\.|number(?=\s*\d+\s*[:.)])|"
-    r"option|choice|phase|stage|case|method|way|tip|note)\s*#?|#)\s*\(?$",
+    r"option|choice|room|phase|stage|case|method|way|tip|note)\s*#?|#)\s*\(?$",
     re.IGNORECASE,
 )
 _NEGATED = re.compile(
@@ -33,7 +36,7 @@ _NEGATED = re.compile(
 _WORD_SIGN = re.compile(r"\b(?:minus|negative)\s*$", re.IGNORECASE)
 _LOSS = re.compile(r"\b(?:deficit|loss|debt|shortfall|negative|overdraft)\b[^.\n]{0,20}$", re.IGNORECASE)
 _LEADS_NEGATIVE = re.compile(
-    r"(?:\b(?:is|are|was|were|be|equals|to|of|by|get|gets|gives|yields|makes|at|answer|result)|[=:(≈~<>→\[,;|])\s*$",
+    r"(?:\b(?:is|are|was|were|be|equals|to|of|by|get|gets|gives|yields|makes|at)|[=:(≈~<>→\[,;|])\s*$",
     re.IGNORECASE,
 )
 
@@ -120,6 +123,8 @@ def _grouped(parts: list[str], *, indian: bool = False) -> bool:
 def _numeral(text: str, start: int, end: int, before: Numeral | None) -> Numeral | None:
     if _attached(text, start):
         return None
+    if _UNFINISHED.search(text[:start]) or re.match(r"\s*(?:π|pi\b)|[xyzn](?![A-Za-z])", text[end:]):
+        return Numeral(start, end, Fraction(0), "", broken=True)
     fraction = _fraction(text, start, end)
     if fraction is not None:
         return _finished(text, start, *fraction)
@@ -135,8 +140,7 @@ def _numeral(text: str, start: int, end: int, before: Numeral | None) -> Numeral
     read = value_of(re.sub(r"\s", " ", text[start:end]))
     if read is None:
         return Numeral(start, end, Fraction(0), "", broken=True)
-    value, exact = read
-    value, exact, end = _scaled(text, value, exact, start, end)
+    value, exact, end = _scaled(text, *read, start, end)
     if value is None:
         return Numeral(start, end, Fraction(0), "", broken=True)
     return _finished(text, start, value, exact, end)

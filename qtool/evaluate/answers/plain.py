@@ -61,7 +61,7 @@ def plain(text: str) -> str:
 def unicode_plain(text: str) -> str:
     """`text` in one Unicode form: composed letters, plain digits of every script, fractions and powers written out."""
     text = _SUPERSCRIPT_RUN.sub(lambda found: "^" + "".join(map(_SUPERSCRIPTS.__getitem__, found.group())), text)
-    parts = []
+    parts: list[str] = []
     for letter in text:
         if unicodedata.decomposition(letter).startswith("<fraction>"):
             parts.append((" " if parts and parts[-1][-1:].isdigit() else "") + unicodedata.normalize("NFKC", letter))

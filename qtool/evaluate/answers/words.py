@@ -129,7 +129,7 @@ _EMPTY_WORDS = frozenset(
     ]
 )
 _POLITE = re.compile(
-    r"^\W*(?:sure|certainly|of\s+course|ok(?:ay)?|great(?:\s+question)?|good\s+question|yes|hello|hi|absolutely|here(?:'s|\s+is)\s+the\s+answer|thank\s+you\b.*)\W*$",
+    r"^\W*(?:sure|certainly|of\s+course|ok(?:ay)?|great(?:\s+question)?|good\s+question|yes|hello|hi|absolutely|here(?:'s|\s+is)\s+the\s+answer|thank\s+you\b.*|(?:i'm\s+)?(?:sorry|unsure)\b.*|i\s+(?:don't|do\s+not|cannot|can't|am\s+unable|have\s+no)\b.*|i(?:'m|\s+am)\s+(?:not|unable|afraid)\b.*|as\s+an?\s+(?:ai|language)\b.*|no\s+idea|unknown|none)\W*$",
     re.IGNORECASE,
 )
 _APPOSED = re.compile(r"\b([Ss]ymbol|[Nn]umber|[Nn]ame|[Cc]ode|[Cc]ity|[Ww]ord)\s+[\"']?([A-Z][\w-]*|\d[\d.,]*\b)")
@@ -176,7 +176,11 @@ def words(text: str, question: str = "") -> str | None:
     lines = [line for line in clean.split("\n") if re.search(r"\w", line)]
     if not lines:
         return None
-    if len(lines[0].split()) <= 3 and (found := _short(lines[0], asked)) is not None:
+    if (
+        len(lines[0].split()) <= 3
+        and _POLITE.match(lines[0]) is None
+        and (found := _short(lines[0], asked)) is not None
+    ):
         return found
     marked = [
         _trimmed(inside) for inside, following in bold(kept) if following != ":" and not inside.rstrip().endswith(":")
@@ -280,10 +284,8 @@ def _without_lists(text: str, labels: Sequence[str]) -> str:
 
 def _first_told(text: str, labels: Sequence[str]) -> str | None:
     """The only label right after the sentence's verb: "is positive, not negative", "is more about food than sport"."""
-    heads = [
-        text[: re.search(r",|\bbut\b|\balthough\b|\bthan\b|\bbecause\b|\band\s+not\b|;|\bwhile\b|$", text).start()]
-    ]  # type: ignore[union-attr]
-    found = _found(heads[0], labels)
+    head = re.split(r",|\bbut\b|\balthough\b|\bthan\b|\bbecause\b|\band\s+not\b|;|\bwhile\b", text, maxsplit=1)[0]
+    found = _found(head, labels)
     return found[0] if len(found) == 1 else None
 
 

@@ -1,7 +1,8 @@
 """Fields of a JSON object, each right or wrong.
 
 What it does: F1 over (path, value) pairs of the extracted object against the target's: a missing field costs recall, an
-invented one precision. The object is found among prose by its keys; 3 and 3.0 are one number. Notes say whether the JSON was valid, whether all of it was right, and which fields were wrong.
+invented one precision. The object is found among prose by its keys; 3 and 3.0 are one number.
+Notes say whether the JSON was valid, whether all of it was right, and which fields were wrong.
 When to use it: structured extraction.
 What it costs: nothing.
 When it fails: "3" and 3 are different values, as they are for a program that reads the object; order of keys is free,

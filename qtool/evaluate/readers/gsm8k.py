@@ -23,7 +23,7 @@ def items(row: Row, number: int, task: TaskSpec) -> Iterable[Item]:
     target = final.strip().replace(",", "")
     yield Item(
         id=f"gsm8k/{number}",
-        fields=(("question", text_of(row, "question").strip()),),
+        fields=(("question", text_of(row, "question")),),
         answer=f" {plain}\nThe answer is {target}.",
         target=target,
         slices=(("steps", str(min(8, len(plain.splitlines())))),),

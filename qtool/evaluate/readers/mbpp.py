@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from qtool.evaluate.rows import Row, text_of, texts_of
 from qtool.records.task import Item, TaskSpec
 
+_SHOWN = 3  # tests that the prompt shows, as lm-evaluation-harness does; all of them are run
+
 
 def items(row: Row, number: int, task: TaskSpec) -> Iterable[Item]:
     """One item a row."""
@@ -19,8 +21,8 @@ def items(row: Row, number: int, task: TaskSpec) -> Iterable[Item]:
     before = "\n".join(setup) if isinstance(setup, list) else str(setup)
     yield Item(
         id=f"mbpp/{text_of(row, 'task_id')}",
-        fields=(("text", text_of(row, "text", "prompt").strip()), ("tests", "\n".join(tests))),
-        answer=f"\n{text_of(row, 'code')}",
+        fields=(("text", text_of(row, "text", "prompt")), ("tests", "\n".join(tests[:_SHOWN]))),
+        answer=text_of(row, "code"),
         target=text_of(row, "code"),
         tests=tuple(f"{before}\n{test}" if before else test for test in tests),
     )

@@ -22,10 +22,14 @@ def items(row: Row, number: int, task: TaskSpec) -> Iterable[Item]:
     question, choices, right = _parts(row)
     if not 0 <= right < len(choices):
         raise DataError(f"the right answer is number {right}, but there are {len(choices)} choices")
+    if task.metric_options.get("choices") == "letters":  # the choices are shown, and their letters are the answers
+        shown, choices = choices, tuple(_letter(index) for index in range(len(choices)))
+    else:
+        shown = choices
     slices = [("subject", text_of(row, name)) for name in ("subject", "activity_label", "category") if name in row]
     yield Item(
         id=text_of(row, "id") if isinstance(row.get("id"), str) else f"{task.name}/{number}",
-        fields=(("question", question), ("listed", _listed(choices))),
+        fields=(("question", question), ("listed", _listed(shown)), ("about", _about(row))),
         answer=f" {choices[right]}",
         target=choices[right],
         slices=tuple(slices[:1]),
@@ -33,11 +37,23 @@ def items(row: Row, number: int, task: TaskSpec) -> Iterable[Item]:
     )
 
 
+def _about(row: Row) -> str:
+    """The sentence that lm-evaluation-harness puts before a question of MMLU; nothing where the row has no subject."""
+    subject = row.get("subject")
+    if not isinstance(subject, str):
+        return ""
+    named = subject.replace("_", " ")
+    return f"The following are multiple choice questions (with answers) about {named}.\n\n"
+
+
 def _parts(row: Row) -> tuple[str, tuple[str, ...], int]:
     if "endings" in row:
         label = text_of(row, "label")
-        context = f"{text_of(row, 'activity_label')}: {text_of(row, 'ctx')}" if "activity_label" in row else ""
-        return _plain(context or text_of(row, "ctx")), tuple(map(_plain, texts_of(row, "endings"))), _index(label, ())
+        scene = (
+            f"{text_of(row, 'ctx_a')} {text_of(row, 'ctx_b').capitalize()}" if "ctx_b" in row else text_of(row, "ctx")
+        )
+        context = f"{text_of(row, 'activity_label')}: {scene}" if "activity_label" in row else scene
+        return _plain(context), tuple(map(_plain, texts_of(row, "endings"))), _index(label, ())
     targets = row.get("mc1_targets")
     if isinstance(targets, dict):
         truth = [int(label) for label in targets["labels"]]
@@ -46,7 +62,7 @@ def _parts(row: Row) -> tuple[str, tuple[str, ...], int]:
     if isinstance(choices, dict):
         labels = list(texts_of(choices, "label"))
         return text_of(row, "question"), texts_of(choices, "text"), _index(text_of(row, "answerKey"), labels)
-    return text_of(row, "question"), texts_of(row, "choices"), _index(text_of(row, "answer", "label"), ())
+    return text_of(row, "question").strip(), texts_of(row, "choices"), _index(text_of(row, "answer", "label"), ())
 
 
 def _index(answer: str, labels: Iterable[str]) -> int:
@@ -70,5 +86,5 @@ def _letter(index: int) -> str:
 
 
 def _plain(text: str) -> str:
-    """HellaSwag's texts carry leftovers of WikiHow markup such as [title]."""
-    return re.sub(r"\[.*?\]", "", text.replace(" [title]", ". ")).replace("  ", " ").strip()
+    """HellaSwag's text without leftovers of WikiHow markup such as [title], as lm-evaluation-harness leaves it."""
+    return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")

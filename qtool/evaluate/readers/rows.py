@@ -1,8 +1,9 @@
 """A user's own rows.
 
 What it does: takes `answer` (text or number, needed) as the reference completion and `target` (the answer itself where
-there is none) as what is compared; `id` (the line number where there is none), `choices`, `tests`,
-`accepts` (further right answers) and `slices` (an object of names and values) if present; every other text or number is a field of the prompt.
+there is none) as what is compared; `id` (the line number where there is none), `choices`, `tests`, `accepts` (further
+right answers) and `slices` (an object of names and values) if present; every other text or number is a field of the
+prompt.
 When to use it: for data you write yourself, one JSON object a line.
 What it costs: nothing; no package is needed.
 When it fails: on a row without `answer`, on nested values other than those named above.

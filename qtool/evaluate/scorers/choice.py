@@ -65,10 +65,9 @@ def _answer(
     normalize = context.task.metric_options.get("normalize", "none")
     if normalize not in NORMALIZATIONS:
         raise PlanError([f"metric_options.normalize: {normalize!r} is not one of {', '.join(NORMALIZATIONS)}"])
-    values = []
-    for choice, result in zip(question.item.choices, scored, strict=True):
-        length = {"none": 1, "characters": max(1, len(choice)), "tokens": max(1, len(result.logprobs))}[str(normalize)]
-        values.append(sum(result.logprobs) / length)
+    choices = question.item.choices
+    weighed = {name: [_value(name, *pair) for pair in zip(choices, scored, strict=True)] for name in NORMALIZATIONS}
+    values = weighed[str(normalize)]
     best, second = sorted(range(len(values)), key=lambda index: -values[index])[:2]
     return Answer(
         text=question.item.choices[best],
@@ -78,4 +77,16 @@ def _answer(
         finish="stop",
         prompt_tokens=len(requests[best].ids),
         latency_ms=shared_ms,
+        chosen=tuple(
+            (name, choices[_best(weighed[how])]) for name, how in (("acc", "none"), ("acc_norm", "characters"))
+        ),
     )
+
+
+def _value(normalize: str, choice: str, result: Scored) -> float:
+    length = {"none": 1, "characters": max(1, len(choice)), "tokens": max(1, len(result.logprobs))}[normalize]
+    return sum(result.logprobs) / length
+
+
+def _best(values: Sequence[float]) -> int:
+    return max(range(len(values)), key=values.__getitem__)
