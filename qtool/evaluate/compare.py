@@ -14,7 +14,8 @@ from qtool.evaluate.metrics import load_metric
 from qtool.evaluate.model import refuse_other_base
 from qtool.evaluate.order import DEFAULT_MARGIN_POINTS, WorseTask, worse_tasks
 from qtool.evaluate.tasks import FOREIGN_METRIC, METRICS
-from qtool.records.evaluation import Churn, Comparison, Evaluation, ItemResult, Score, VerdictName
+from qtool.evaluate.verdict import LEVEL
+from qtool.records.evaluation import Churn, Comparison, Evaluation, ItemResult, Look, Score, VerdictName
 from qtool.records.presentation import Presented
 from qtool.records.ship_rule import TaskVerdict, overall
 
@@ -34,6 +35,16 @@ class Answers:
     base_digest: str = ""
     tokenizer_digest: str = ""
     critical: bool = True
+    compared: Comparison | None = None
+    run_digest: str = ""
+
+    def history(self, baseline: "Answers", margin_points: float, items: int) -> tuple[Look, ...]:
+        """Looks at these very answers that were had before: the same verdict is given here."""
+        known = self.compared
+        same = known is not None and known.baseline_digest == baseline.run_digest != ""
+        if known is None or not same or self.margin_points != margin_points or not known.history:
+            return ()
+        return known.history if known.history[-1].items == items else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +142,8 @@ def _ours(path: Path, evaluation: Evaluation) -> Answers:
         base_digest=evaluation.base_digest,
         tokenizer_digest=evaluation.tokenizer_digest,
         critical=evaluation.critical is not False,
+        compared=evaluation.comparison,
+        run_digest=evaluation.run_digest,
     )
 
 
@@ -158,10 +171,14 @@ def _compare(before: Answers, after: Answers, margin_points: float | None) -> Co
             "both with --chat or both with --no-chat"
         )
     old, new = _common(before, after)
+    points = margin_points or after.margin_points or before.margin_points or DEFAULT_MARGIN_POINTS
+    history = after.history(before, points, len(new))
     terms = paired.Terms(
         metric_name=after.metric_name,
         metric=after.metric,
-        margin_points=margin_points or after.margin_points or before.margin_points or DEFAULT_MARGIN_POINTS,
+        margin_points=points,
+        level=history[-1].level if history else LEVEL,
+        history=history,
     )
     return ComparedTask(
         task=after.task,

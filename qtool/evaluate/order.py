@@ -205,13 +205,11 @@ def _looks(
         return _look(order, asked, output, progress, keeper)
     decided: dict[str, Evaluation] = {}
     plans = {each.task.name: _sizes(each, order) for each in asked}
-    levels = {name: sequential.look_levels(sizes) for name, sizes in plans.items()}
     for look in range(max(map(len, plans.values()))):
         open_tasks = [
             replace(
                 ask_for(spec, count=plans[spec.name][look], data=order.data, margin=order.margin_points),
-                level=levels[spec.name][look],
-                looks=look + 1,
+                until=plans[spec.name][-1],
             )
             for spec in specs
             if look < len(plans[spec.name]) and not _is_decided(decided.get(spec.name))

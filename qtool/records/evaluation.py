@@ -76,10 +76,21 @@ class Churn:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """One look of the ship test: after `items` items, at one-sided `level`, which spent so much of the whole error."""
+
+    items: int
+    level: float
+    spent: float
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Paired difference variant minus baseline, in the metric's own unit, and the ship test on it.
 
     `margin` is in the same unit (points / 100 for fractions); `items_to_decide` is the sample that would decide.
+    `history` are the looks at growing numbers of items, this one last; `baseline_digest` stands for the baseline's
+    answers, since looks at other answers do not count.
     """
 
     baseline: str
@@ -94,6 +105,8 @@ class Comparison:
     clusters: int | None = None
     looks: int = 1
     minutes_to_decide: float | None = None
+    history: tuple[Look, ...] = ()
+    baseline_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
