@@ -6,7 +6,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from qtool.evaluate import advice, scale, sequential, verdict
+from qtool.evaluate import advice, scale, sequential, statistics, verdict
 from qtool.records.evaluation import Look
 
 Shares = dict[str, float]
@@ -120,6 +120,18 @@ def texts(rng: np.random.Generator, *, kind: str, items: int, drop: float, simul
         decided = "UNDECIDED" if few else _decided(np.sort(gains).tobytes(), reach, _TEXT_MARGIN)
         found[decided] += 1 / simulations
     return found
+
+
+def pooled(rng: np.random.Generator, *, tasks: int, items: int, churn: float, drop: float, simulations: int) -> float:
+    """Share of samples in which all tasks together got worse at 5 %."""
+    chances = [(churn + drop) / 2, (churn - drop) / 2, 1 - churn]
+    counts = rng.multinomial(items, chances, size=(simulations, tasks)).sum(axis=1)
+    return float(np.mean([_worse(int(harmful), int(beneficial)) for harmful, beneficial, _ in counts]))
+
+
+@functools.lru_cache(maxsize=100_000)
+def _worse(harmful: int, beneficial: int) -> bool:
+    return statistics.mcnemar_worse(harmful, beneficial) < 0.05
 
 
 def _gains(rng: np.random.Generator, kind: str, items: int, drop: float) -> NDArray[np.float64]:

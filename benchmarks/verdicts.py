@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from verdict_simulations import bounds, clustered, followed, scored, texts
+from verdict_simulations import bounds, clustered, followed, pooled, scored, texts
 
-from qtool.evaluate import sequential, verdict
+from qtool.evaluate import power, sequential, tasks, verdict
 
 CHURNS = (0.01, 0.02, 0.03, 0.05, 0.10, 0.20)
 ITEMS = (100, 200, 500, 1000, 2000, 5000)
@@ -180,6 +180,44 @@ def perplexities(rng: np.random.Generator, simulations: int) -> list[dict[str, o
     return rows
 
 
+def powers(rng: np.random.Generator, simulations: int) -> list[dict[str, object]]:
+    """What `qtool eval` tells before a run, beside simulated runs of it."""
+    table("Told before the run: an equal variant, 1 % of answers changed, passes all 8 tasks",
+          ("items", "margin", "told %", "simulated %", "chance for one task %"))  # fmt: skip
+    rows: list[dict[str, object]] = []
+    level = sequential.FIRST_SHARE * verdict.LEVEL
+    for items, margin in itertools.product((250, 400, 500, 750, 1000, 2000), (0.02, 0.03)):
+        counts = rng.multinomial(items, [0.005, 0.005, 0.99], size=(simulations // 8, 8))
+        passed = [
+            all(verdict.decide(bounds(items, int(h), int(b), level), margin) == "PASS" for h, b, _ in run)
+            for run in counts
+        ]
+        told = power.chance_to_pass_all([power.Question(items, margin)] * 8)
+        one = power.chance_to_pass(items, margin)
+        rows.append({"items": items, "margin": margin, "told": told, "simulated": float(np.mean(passed))})
+        print(f"| {items} | {100 * margin:g} | {percent(told)} | {percent(float(np.mean(passed)))} | {percent(one)} |")
+    shipped = [tasks.load_task(name) for name in tasks.task_names()]
+    generated = [power.Question(task.items, task.margin_points / 100) for task in shipped if task.generator]
+    every = [power.Question(task.items, task.margin_points / 100) for task in shipped if task.scorer != "rolling"]
+    for name, several in (("generated", generated), ("shipped", every)):
+        print(f"\nall {len(several)} {name} tasks with their own items and margins: "
+              f"{percent(power.chance_to_pass_all(several))} %")  # fmt: skip
+    return rows
+
+
+def pools(rng: np.random.Generator, simulations: int) -> list[dict[str, object]]:
+    """The pooled row."""
+    table(
+        "All tasks together: got worse at 5 %, share of samples", ("tasks x items", "churn %", "true drop", "found %")
+    )
+    rows: list[dict[str, object]] = []
+    for (count, items), churn, drop in itertools.product(((8, 250), (8, 2000)), (0.02, 0.05), (0.0, 0.005, 0.01)):
+        found = pooled(rng, tasks=count, items=items, churn=churn, drop=drop, simulations=simulations)
+        rows.append({"tasks": count, "items": items, "churn": churn, "drop": drop, "found": found})
+        print(f"| {count} x {items} | {100 * churn:g} | {100 * drop:g} | {percent(found)} |")
+    return rows
+
+
 PARTS = {
     "one-look": one_look,
     "until-decided": until_decided,
@@ -187,6 +225,8 @@ PARTS = {
     "clusters": clusters,
     "scores": scores,
     "perplexity": perplexities,
+    "power": powers,
+    "pooled": pools,
 }
 
 

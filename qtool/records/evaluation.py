@@ -110,6 +110,20 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Pooled:
+    """Mean difference over tasks, each counting alike, with flips over all their items and the one-sided p-value that
+    more got worse than better. It finds losses too small for one task and never decides shipping."""
+
+    tasks: int
+    items: int
+    difference: float
+    interval: Interval
+    harmful: int
+    beneficial: int
+    p_worse: float
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerFaults:
     """Answers that failed for reasons other than being wrong: counted apart so that a broken prompt shows.
 
