@@ -28,7 +28,8 @@ _DECIMALS = 4  # of margins in items.jsonl: a tenth of a thousandth of a nat is 
 class Asked:
     """One task with its items, its worked examples and the drop that is accepted, in points.
 
-    `level` is the one-sided level of the ship test at this look, `looks` how many looks there have been.
+    `level` is the one-sided level of the ship test, all its looks together; `until` the most items it may grow to, None
+    where nobody has said.
     """
 
     task: TaskSpec
@@ -36,7 +37,7 @@ class Asked:
     margin_points: float
     shots: tuple[Item, ...] = ()
     level: float = LEVEL
-    looks: int = 1
+    until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Two finished evaluations, ours or lm-eval's, put through the same paired statistics: no model is needed."""
+"""Two finished evaluations, whoever made them, put through the same paired statistics: no model is needed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,12 +9,15 @@ from qtool import catalog
 from qtool.errors import DataError, MismatchError, PlanError
 from qtool.evaluate import base_check, paired, results, scale
 from qtool.evaluate.contract import Metric
-from qtool.evaluate.foreign_log import LoggedMetric, read_logs
+from qtool.evaluate.foreign_log import LoggedMetric
+from qtool.evaluate.foreign_runs import read_runs
 from qtool.evaluate.metrics import load_metric
 from qtool.evaluate.model import refuse_other_base
 from qtool.evaluate.order import DEFAULT_MARGIN_POINTS, WorseTask, worse_tasks
+from qtool.evaluate.pooled import pool, sentence
 from qtool.evaluate.tasks import FOREIGN_METRIC, METRICS
-from qtool.records.evaluation import Churn, Comparison, Evaluation, ItemResult, Score, VerdictName
+from qtool.evaluate.verdict import LEVEL
+from qtool.records.evaluation import Churn, Comparison, Evaluation, ItemResult, Look, Pooled, Score, VerdictName
 from qtool.records.presentation import Presented
 from qtool.records.ship_rule import TaskVerdict, overall
 
@@ -35,6 +38,16 @@ class Answers:
     base_digest: str = ""
     tokenizer_digest: str = ""
     critical: bool = True
+    compared: Comparison | None = None
+    run_digest: str = ""
+
+    def history(self, baseline: "Answers", margin_points: float, items: int) -> tuple[Look, ...]:
+        """Looks at these very answers that were had before: the same verdict is given here."""
+        known = self.compared
+        same = known is not None and known.baseline_digest == baseline.run_digest != ""
+        if known is None or not same or self.margin_points != margin_points or not known.history:
+            return ()
+        return known.history if known.history[-1].items == items else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +71,7 @@ class Compared(Presented):
     only_one_side: tuple[str, ...]
     overall: VerdictName
     worse: tuple[WorseTask, ...]
+    pooled: Pooled | None = None
 
     def table(self) -> str:
         """Two lines a task, and the verdict over all."""
@@ -85,17 +99,18 @@ def compare(
         only_one_side=tuple(sorted(set(before) ^ set(after))),
         overall=overall(TaskVerdict(task, verdicts.get(task), sides[task].critical) for task in sides),
         worse=worse_tasks({each.task: each.comparison.p_worse for each in compared}),
+        pooled=pool([(each.variant, each.comparison, each.churn) for each in compared]),
     )
 
 
 def read_side(path: Path, *, metric: str | None = None, log_filter: str | None = None) -> dict[str, Answers]:
-    """The answers of every task in `path`: a folder of our evaluations, or lm-eval's `--log_samples` output."""
+    """The answers of every task in `path`: our evaluations, or what lm-eval, nel or inspect_ai left."""
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     ours = results.read_all(path) if path.is_dir() else ()
     if ours:
         return {evaluation.task: _ours(path, evaluation) for evaluation in ours}
-    logs = read_logs(path, metric=metric, log_filter=log_filter)
+    logs = read_runs(path, metric=metric, log_filter=log_filter)
     return {
         task: Answers(str(path), task, log.metric, LoggedMetric(binary=log.binary), log.rows)
         for task, log in logs.items()
@@ -115,6 +130,8 @@ def render(found: Compared) -> str:
     if found.worse:
         named = ", ".join(f"{worse.task} (p = {worse.p_holm:.2g})" for worse in found.worse)
         lines.append(f"got worse, after Holm's correction: {named}")
+    if found.pooled is not None:
+        lines.append(sentence(found.pooled))
     lines.append(f"overall: {found.overall}")
     return "\n".join(lines)
 
@@ -133,6 +150,8 @@ def _ours(path: Path, evaluation: Evaluation) -> Answers:
         base_digest=evaluation.base_digest,
         tokenizer_digest=evaluation.tokenizer_digest,
         critical=evaluation.critical is not False,
+        compared=evaluation.comparison,
+        run_digest=evaluation.run_digest,
     )
 
 
@@ -160,10 +179,14 @@ def _compare(before: Answers, after: Answers, margin_points: float | None) -> Co
             "both with --chat or both with --no-chat"
         )
     old, new = _common(before, after)
+    points = margin_points or after.margin_points or before.margin_points or DEFAULT_MARGIN_POINTS
+    history = after.history(before, points, len(new))
     terms = paired.Terms(
         metric_name=after.metric_name,
         metric=after.metric,
-        margin_points=margin_points or after.margin_points or before.margin_points or DEFAULT_MARGIN_POINTS,
+        margin_points=points,
+        level=history[-1].level if history else LEVEL,
+        history=history,
     )
     return ComparedTask(
         task=after.task,

@@ -1,10 +1,11 @@
 """From a task's rows to its evaluation: score, slices, faults and, beside a baseline, comparison, churn, forecast."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from qtool import __version__
-from qtool.evaluate import agreement, base_check, faults, ledger, paired, results, scale, tasks
+from qtool.evaluate import agreement, base_check, faults, ledger, paired, results, scale, sequential, tasks
 from qtool.evaluate.asking import Work
 from qtool.evaluate.floor import read_floor
 from qtool.evaluate.forecast import foretell
@@ -15,13 +16,15 @@ from qtool.records.evaluation import Agreement, Churn, Comparison, Evaluation, F
 
 def conclude(work: Work, rows: list[ItemResult], *, baseline: Path | None, timing: TaskTiming) -> Evaluation:
     """The evaluation of `rows`, written with them and, beside a baseline, with the items that flipped."""
-    asked, terms = work.asked, terms_of(work)
+    asked = work.asked
+    against = "" if baseline is None else results.read_finished(baseline, asked.task.name)[0].run_digest
+    terms = terms_of(work, len(rows), against)
     noise = read_noise(work.output, asked.task.name, work.digest)
     comparison, churn, before, forecast, agreed = None, None, None, foretell(rows, noise), None
     flipped: tuple[ledger.Flip, ...] = ()
     if baseline is not None:
         before = _baseline_rows(baseline, asked.task.name, rows)
-        comparison, churn, forecast = _beside(baseline, before, rows, work, timing)
+        comparison, churn, forecast = _beside(baseline, before, rows, work, terms, timing)
         agreed = _agreement(baseline, before, rows, work)
         flipped = ledger.flips(before, rows, perfect=work.metric.PERFECT)
         ledger.write_flips(work.output, asked.task.name, flipped)
@@ -60,16 +63,20 @@ def conclude(work: Work, rows: list[ItemResult], *, baseline: Path | None, timin
     return evaluation
 
 
-def terms_of(work: Work) -> paired.Terms:
-    """What this work's comparisons are made under."""
-    task = work.asked.task
+def terms_of(work: Work, items: int, against: str) -> paired.Terms:
+    """What this work's comparison with the answers `against` is made under, at a look at `items`."""
+    task, asked = work.asked.task, work.asked
+    margin = scale.margin_of(work.metric, asked.margin_points)
+    earlier = results.earlier_looks(work.output, task.name, work.digest, against=against, margin=margin)
+    history = sequential.look(earlier, items, sequential.Plan(asked.level, asked.until))
     return paired.Terms(
         metric_name=task.metric,
         metric=work.metric,
-        margin_points=work.asked.margin_points,
+        margin_points=asked.margin_points,
         cluster=task.cluster,
-        level=work.asked.level,
-        looks=work.asked.looks,
+        level=history[-1].level,
+        history=history,
+        whole_level=asked.level,
     )
 
 
@@ -91,13 +98,20 @@ def _agreement(baseline: Path, before: list[ItemResult], rows: list[ItemResult],
 
 
 def _beside(
-    baseline: Path, before: list[ItemResult], rows: list[ItemResult], work: Work, timing: TaskTiming
+    baseline: Path,
+    before: list[ItemResult],
+    rows: list[ItemResult],
+    work: Work,
+    terms: paired.Terms,
+    timing: TaskTiming,
 ) -> tuple[Comparison, Churn, Forecast | None]:
-    terms = terms_of(work)
     evaluation, _ = results.read_finished(baseline, work.asked.task.name)
     floor = read_floor(baseline, work.asked.task.name, evaluation.run_digest)
+    compared = paired.compare(
+        evaluation.variant, before, rows, terms, seconds_per_item=timing.seconds / max(1, len(rows))
+    )
     comparison = base_check.checked(
-        paired.compare(evaluation.variant, before, rows, terms, seconds_per_item=timing.seconds / max(1, len(rows))),
+        replace(compared, baseline_digest=evaluation.run_digest),
         terms.metric_name,
         terms.metric,
         before,

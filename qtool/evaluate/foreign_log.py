@@ -58,7 +58,7 @@ def _task_of(file: Path) -> str:
 
 
 def _read(file: Path, metric: str | None, log_filter: str | None) -> Log:
-    return rows_of(list(_lines(file)), where=str(file), metric=metric, log_filter=log_filter)
+    return rows_of(list(lines_of(file)), where=str(file), metric=metric, log_filter=log_filter)
 
 
 def rows_of(
@@ -117,7 +117,8 @@ def _row(file: str, number: int, line: Line, metric: str) -> ItemResult:
     )
 
 
-def _lines(file: Path) -> Iterator[tuple[int, Line]]:
+def lines_of(file: Path) -> Iterator[tuple[int, Line]]:
+    """(number, object) of each line of a JSON lines file. Raises DataError naming the line that is none."""
     with explained(file), file.open(encoding="utf-8") as stream:
         for number, text in enumerate(stream, start=1):
             try:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from qtool.errors import MismatchError, PlanError
-from qtool.evaluate import sequential
+from qtool.evaluate import power, sequential
 from qtool.evaluate.asking import Asked
 from qtool.evaluate.harness import PREFIX, HarnessOrder, check, evaluate_harness
 from qtool.evaluate.model import (
@@ -19,12 +19,13 @@ from qtool.evaluate.model import (
     open_folder,
     refuse_other_base,
 )
+from qtool.evaluate.pooled import pool
 from qtool.evaluate.stage import ask_for, evaluate_asked
 from qtool.evaluate.statistics import holm
 from qtool.evaluate.tasks import all_tasks, load_task
 from qtool.models.locate import is_url
 from qtool.progress import Progress
-from qtool.records.evaluation import Evaluation, VerdictName
+from qtool.records.evaluation import Evaluation, Pooled, VerdictName
 from qtool.records.presentation import Presented
 from qtool.records.ship_rule import overall, verdict_of
 from qtool.records.task import TaskSpec
@@ -70,6 +71,7 @@ class Findings(Presented):
     evaluations: tuple[Evaluation, ...]
     overall: VerdictName | None
     worse: tuple[WorseTask, ...]
+    pooled: Pooled | None = None
 
 
 def fulfil(order: Order, progress: Progress, *, opener: Opener | None = None) -> Findings:
@@ -81,6 +83,9 @@ def fulfil(order: Order, progress: Progress, *, opener: Opener | None = None) ->
     asked = tuple(ask_for(spec, count=order.limit, data=order.data, margin=order.margin_points) for spec in specs)
     output = order.output or default_output(order.model)
     _check_baseline_model(order, output)
+    if order.baseline is not None and order.until_decided is None:
+        for line in filter(None, [power.told(_questions(asked))]):
+            progress.note(line)
     keeper = KeptOpen(SayingNotes(opener or open_folder, progress))
     try:
         evaluations = _looks(order, specs, asked, output, progress, keeper) if specs else ()
@@ -93,7 +98,17 @@ def fulfil(order: Order, progress: Progress, *, opener: Opener | None = None) ->
         evaluations=evaluations,
         overall=None if order.baseline is None else overall(map(verdict_of, evaluations)),
         worse=worse(evaluations),
+        pooled=pool(
+            [(each.score, each.comparison, each.churn) for each in evaluations if each.comparison and each.churn]
+        ),
     )
+
+
+def _questions(asked: Sequence[Asked]) -> list[power.Question]:
+    """What the comparison will ask, without running text, whose changes are not counted in items."""
+    return [
+        power.Question(len(each.items), each.margin_points / 100) for each in asked if each.task.scorer != "rolling"
+    ]
 
 
 def default_output(model: Path) -> Path:
@@ -205,13 +220,11 @@ def _looks(
         return _look(order, asked, output, progress, keeper)
     decided: dict[str, Evaluation] = {}
     plans = {each.task.name: _sizes(each, order) for each in asked}
-    levels = {name: sequential.look_levels(sizes) for name, sizes in plans.items()}
     for look in range(max(map(len, plans.values()))):
         open_tasks = [
             replace(
                 ask_for(spec, count=plans[spec.name][look], data=order.data, margin=order.margin_points),
-                level=levels[spec.name][look],
-                looks=look + 1,
+                until=plans[spec.name][-1],
             )
             for spec in specs
             if look < len(plans[spec.name]) and not _is_decided(decided.get(spec.name))

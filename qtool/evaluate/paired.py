@@ -6,24 +6,31 @@ from dataclasses import dataclass
 import numpy as np
 
 from qtool.evaluate import scale, verdict
+from qtool.evaluate.advice import MOST_TO_DECIDE, items_to_decide
 from qtool.evaluate.contract import Metric
 from qtool.evaluate.floor import NoiseFloor
 from qtool.evaluate.statistics import Values, bca, mcnemar_worse, permutation_worse, wilson
-from qtool.records.evaluation import Churn, Comparison, Interval, ItemResult, SliceScore
+from qtool.records.evaluation import Churn, Comparison, Interval, ItemResult, Look, SliceScore
 
 Rows = Sequence[ItemResult]
+
+_LEAST_LEVEL = 1e-7  # of a look after all others have spent what there was
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a comparison is made under: metric, margin in points, which slice clusters items, one-sided level."""
+    """What a comparison is made under: metric, margin in points, which slice clusters items, one-sided level.
+
+    `history` are the looks of this test so far, this one last; `whole_level` is what all of them may spend.
+    """
 
     metric_name: str
     metric: Metric
     margin_points: float
     cluster: str | None = None
     level: float = verdict.LEVEL
-    looks: int = 1
+    history: tuple[Look, ...] = ()
+    whole_level: float = verdict.LEVEL
 
 
 def compare(baseline: str, before: Rows, after: Rows, terms: Terms, *, seconds_per_item: float) -> Comparison:
@@ -33,7 +40,9 @@ def compare(baseline: str, before: Rows, after: Rows, terms: Terms, *, seconds_p
     found = _bounds(gained, terms, clusters, after)
     margin = scale.margin_of(terms.metric, terms.margin_points)
     decision = verdict.decide(found, margin)
-    needed = verdict.items_to_decide(found, margin) if decision == "UNDECIDED" else None
+    needed = None
+    if decision == "UNDECIDED":
+        needed = items_to_decide(found, margin, history=terms.history, level=terms.whole_level)
     minutes = None if needed is None else (needed - found.items) * seconds_per_item / 60
     return Comparison(
         baseline=baseline,
@@ -46,8 +55,9 @@ def compare(baseline: str, before: Rows, after: Rows, terms: Terms, *, seconds_p
         items_to_decide=needed,
         bootstrap=bca(gained),
         clusters=None if clusters is None else len(set(clusters)),
-        looks=terms.looks,
+        looks=max(1, len(terms.history)),
         minutes_to_decide=minutes,
+        history=terms.history,
     )
 
 
@@ -59,10 +69,13 @@ def reason(decision: str, found: verdict.Bounds, margin: float, needed: int | No
         return f"with {sure} confidence at most {most:.2f} points are lost ({accepted}); measured {drop:.2f}"
     if decision == "FAIL":
         return f"with {sure} confidence at least {least:.2f} points are lost ({accepted}); measured {drop:.2f}"
+    if found.blocked:
+        return f"{found.blocked}; measured {drop:.2f} points lost ({accepted})"
     text = f"between {least:.2f} and {most:.2f} points are lost ({accepted}); {found.items} items do not decide it"
     if needed is None:
-        return f"{text}, nor would {verdict.MOST_TO_DECIDE:,}: as measured, the difference lies at the margin"
-    return f"{text}, about {needed:,} would" + (f" ({_duration(minutes)} more)" if minutes is not None else "")
+        return f"{text}, nor would {MOST_TO_DECIDE:,}: as measured, the difference lies at the margin"
+    more = "" if minutes is None else f", {_duration(minutes)} more"
+    return f"{text}; --until-decided {needed} does with a chance of 80 %{more}"
 
 
 def p_worse(before: Rows, after: Rows, gained: Values, terms: Terms) -> float:
@@ -113,7 +126,8 @@ def _slice(name: str, value: str, chosen: Sequence[int], before: Rows | None, af
         return SliceScore(name, value, score, baseline=None, difference=None, verdict=None)
     theirs = [before[index] for index in chosen]
     gained = scale.gains(terms.metric, theirs, own)
-    found = _bounds(gained, terms, clusters_of(own, terms.cluster), own)
+    clusters = None if name == terms.cluster else clusters_of(own, terms.cluster)  # one subject is no cluster of many
+    found = _bounds(gained, terms, clusters, own)
     return SliceScore(
         slice=name,
         value=value,
@@ -125,12 +139,21 @@ def _slice(name: str, value: str, chosen: Sequence[int], before: Rows | None, af
 
 
 def _bounds(gained: Values, terms: Terms, clusters: Sequence[str] | None, rows: Rows) -> verdict.Bounds:
-    pseudo = scale.largest_gain(terms.metric, gained, rows)
-    return verdict.bounds(gained, pseudo=pseudo, clusters=clusters, level=terms.level)
+    reach = scale.reach_of(terms.metric, gained, rows)
+    found = verdict.bounds(gained, pseudo=reach, clusters=clusters, level=max(terms.level, _LEAST_LEVEL))
+    if terms.level < _LEAST_LEVEL:
+        sizes = ", ".join(f"{look.items:,}" for look in terms.history[:-1])
+        return verdict.without_verdict(
+            found, f"earlier looks, at {sizes} items, spent all of the allowed error; ask other items"
+        )
+    if terms.metric.UNIT == "perplexity" and len(gained) < verdict.FEWEST_TEXTS:
+        few = f"{len(gained)} texts; {verdict.FEWEST_TEXTS} are the fewest that can decide"
+        return verdict.without_verdict(found, few)
+    return found
 
 
 def _finite(interval: Interval) -> Interval:
-    """Bounds that a record can hold: a single cluster says nothing, and a difference of shares ends at -1 and 1."""
+    """Bounds that a record can hold."""
     low, high = (float(np.nan_to_num(value, posinf=1.0, neginf=-1.0)) for value in (interval.low, interval.high))
     return Interval(low, high, interval.confidence)
 

@@ -10,7 +10,7 @@ from typing import IO
 
 from qtool.errors import MismatchError, PlanError, StoreError
 from qtool.evaluate.contract import Question
-from qtool.records.evaluation import Agreement, Evaluation, ItemResult, TaskTiming
+from qtool.records.evaluation import Agreement, Evaluation, ItemResult, Look, TaskTiming
 from qtool.store.codec import decode, read_json
 from qtool.store.run_directory import explained, write_record, write_text
 
@@ -108,23 +108,24 @@ class Journal:
         self._stream.flush()
 
 
+def earlier_looks(folder: Path, task: str, run_digest: str, *, against: str, margin: float) -> tuple[Look, ...]:
+    """Looks that the ship test of this variant against these very answers, at this margin, has had before."""
+    found = _earlier(folder, task)
+    if found is None or found.run_digest != run_digest or found.comparison is None:
+        return ()
+    same = found.comparison.baseline_digest == against and found.comparison.margin == margin
+    return found.comparison.history if same else ()
+
+
 def earlier_timing(folder: Path, task: str, run_digest: str, items: int) -> TaskTiming | None:
     """The timing of the same run of `task` over as many items that was finished here before."""
-    path = manifest_path(folder, task)
-    try:
-        found = read_json(Evaluation, path) if path.is_file() else None
-    except (PlanError, StoreError):
-        return None  # another version's manifest: it is about to be replaced
+    found = _earlier(folder, task)
     return found.timing if found is not None and (found.run_digest, found.score.items) == (run_digest, items) else None
 
 
 def earlier_agreement(folder: Path, task: str, run_digest: str) -> Agreement | None:
     """The agreement that an earlier run of the same model on the same task measured."""
-    path = manifest_path(folder, task)
-    try:
-        found = read_json(Evaluation, path) if path.is_file() else None
-    except (PlanError, StoreError):
-        return None
+    found = _earlier(folder, task)
     return found.agreement if found is not None and found.run_digest == run_digest else None
 
 
@@ -154,6 +155,15 @@ def matched(baseline: Answered, results: Sequence[ItemResult], *, where: Path) -
 def _line(row: ItemResult) -> str:
     """One JSON line; the record is flat, so that `codec.encode` and its walk through every token can be left out."""
     return json.dumps({name: getattr(row, name) for name in _FIELDS}, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _earlier(folder: Path, task: str) -> Evaluation | None:
+    """The manifest that lies in `folder`, None where there is none or another version of qtool wrote it."""
+    path = manifest_path(folder, task)
+    try:
+        return read_json(Evaluation, path) if path.is_file() else None
+    except (PlanError, StoreError):
+        return None
 
 
 def _whole_lines(path: Path) -> Iterator[ItemResult]:

@@ -9,6 +9,8 @@ from qtool.evaluate.contract import Metric
 from qtool.evaluate.statistics import Values, mean_interval, wilson
 from qtool.records.evaluation import Interval, ItemResult, Score
 
+WORST_NATS = 2.0
+
 
 def score_of(name: str, metric: Metric, rows: Sequence[ItemResult], clusters: Sequence[str] | None = None) -> Score:
     """The score of `rows` with its 95 % interval: Wilson's for right or wrong, and where
@@ -61,11 +63,16 @@ def gains(metric: Metric, before: Sequence[ItemResult], after: Sequence[ItemResu
     return oriented if weights is None else oriented * weights
 
 
-def largest_gain(metric: Metric, gained: Values, rows: Sequence[ItemResult] = ()) -> float:
-    """Size of the pseudo-items of the ship test: 1 for scores between 0 and 1 (as many times more as the heaviest of
-    `rows` counts), else the largest gain seen."""
+def reach_of(metric: Metric, gained: Values, rows: Sequence[ItemResult]) -> float:
+    """The largest gain or loss that one item can have: 1 for scores between 0 and 1 (as many times more as the heaviest
+    of `rows` counts).
+
+    The perplexity of a text can grow without end. 2 nats a token (7 times) is taken as the worst of one text, or twice
+    the largest change that was seen, so that heavy losses too rare to be in the sample are still allowed for.
+    """
     if metric.UNIT == "perplexity":
-        return float(np.abs(gained).max())
+        tokens = np.array([float(row.prompt_tokens * row.weight) for row in rows])
+        return max(WORST_NATS * float(tokens.max() / tokens.mean()), 2 * float(np.abs(gained).max()))
     weights = _weights(rows)
     return 1.0 if weights is None else float(weights.max())
 

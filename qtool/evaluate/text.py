@@ -1,6 +1,7 @@
 """Findings as a person reads them: one table, then a sentence for each verdict."""
 
 from qtool.evaluate.order import Findings
+from qtool.evaluate.pooled import sentence
 from qtool.records.evaluation import Evaluation, Forecast
 from qtool.records.quantile_rule import samples_needed
 
@@ -31,6 +32,8 @@ def render(found: Findings) -> str:
     if found.worse:
         named = ", ".join(f"{worse.task} (p = {worse.p_holm:.2g})" for worse in found.worse)
         lines.append(f"got worse, after Holm's correction: {named}")
+    if found.pooled is not None:
+        lines.append(sentence(found.pooled))
     if found.overall is not None:
         lines.append(f"overall: {found.overall}")
     lines += _asked(found.evaluations)

@@ -1,44 +1,52 @@
 """The ship test: is the variant worse than the baseline by less than the margin? PASS, FAIL or UNDECIDED.
 
 Gains are paired, variant minus baseline, oriented so that more is better. PASS when the one-sided 95 % lower bound of
-the mean gain is above -margin, FAIL when the upper bound is below it. Two pseudo-items, one gained and one lost, are
-added (Bonett and Price): without them a sample without any change would claim certainty.
+the mean gain is above -margin, FAIL when the upper bound is below it. Three bounds, each simulated by
+benchmarks/verdicts.py:
 
-Right-or-wrong items are bounded by inverting Tango's score test, all others by Student's t. With the t test, variants
-at the margin whose flips are nearly all harmful pass in up to 9 % of samples; with the score test none of the cells of
-benchmarks/verdicts.py is above 5 % by more than the simulation's own error.
+- right-or-wrong items: Tango's score test inverted, two pseudo-items, one gained and one lost, added (Bonett and
+  Price): without them a sample without any change would claim certainty;
+- all other scores: Gaffke's bound, which holds for any distribution between the two ends (`bounded.py`);
+- items that share a cluster: the wider of the score bound and one by cluster-robust error, both with Student's quantile
+  at as many degrees of freedom as clusters really carry the variance; with fewer than ten clusters, no verdict.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qtool.evaluate.statistics import Values, standard_error
+from qtool.evaluate.bounded import lower_bound, upper_bound
+from qtool.evaluate.statistics import Values
 from qtool.records.evaluation import Interval, VerdictName
 from qtool.records.ship_rule import verdict_of_bounds
 
 LEVEL = 0.05
-POWER = 0.80
-
-MOST_TO_DECIDE = 20_000  # enough for 20 % churn and a margin of 1 point when truly equal; beyond, the margin is met
+FEWEST_CLUSTERS = 10
+FEWEST_TEXTS = 30
+_MOST_REACH = 3.4  # normal quantiles: one degree of freedom would ask for 6 at 5 % and for any number below
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """One-sided lower and upper bounds of the mean gain, each at 1 - `level`, over `items` items.
 
-    `center` is the mean with the pseudo-items, `spread` the standard deviation of one item's gain.
+    `spread` is the standard deviation of one item's gain, `reach` the largest possible loss of one; `harmful` and
+    `beneficial` count right-or-wrong items that changed, None for other scores. `blocked` says why there can be no
+    verdict whatever the bounds.
     """
 
     estimate: float
-    center: float
     low: float
     high: float
     level: float
     items: int
     spread: float
+    reach: float = 1.0
+    harmful: int | None = None
+    beneficial: int | None = None
+    blocked: str = ""
 
     def interval(self) -> Interval:
         """Both bounds as one interval: two one-sided 95 % bounds enclose 90 %."""
@@ -48,31 +56,62 @@ class Bounds:
 def bounds(
     gains: Values, *, pseudo: float = 1.0, clusters: Sequence[str] | None = None, level: float = LEVEL
 ) -> Bounds:
-    """Bounds of the mean of `gains` [items] with pseudo-items +pseudo and -pseudo added.
+    """Bounds of the mean of `gains` [items], none of which can be above `pseudo` or below -`pseudo`.
 
-    `pseudo` is the largest possible gain of one item: 1 for scores between 0 and 1. With `clusters`, items that share
-    one are not counted as independent.
+    With `clusters`, items that share one are not counted as independent.
     """
-    padded = np.concatenate([gains, [pseudo, -pseudo]])
-    groups = None if clusters is None else [*(f"cluster {name}" for name in clusters), "pseudo +", "pseudo -"]
-    error, freedom = standard_error(padded, groups)
-    center = float(padded.mean())
-    if clusters is None and pseudo == 1.0 and bool(np.isin(gains, (-1.0, 0.0, 1.0)).all()):
-        low, high = score_bounds(len(padded), int((padded < 0).sum()), int((padded > 0).sum()), level)
-    else:
-        from scipy import stats
-
-        reach = float(stats.t.ppf(1 - level, freedom)) * error
-        low, high = center - reach, center + reach
-    return Bounds(
+    binary = pseudo == 1.0 and bool(np.isin(gains, (-1.0, 0.0, 1.0)).all())
+    harmful, beneficial = int((gains < 0).sum()), int((gains > 0).sum())
+    padded = np.append(gains, (pseudo, -pseudo))
+    found = Bounds(
         estimate=float(gains.mean()),
-        center=center,
-        low=low,
-        high=high,
+        low=-pseudo,
+        high=pseudo,
         level=level,
         items=len(gains),
-        spread=error * math.sqrt(len(padded)),
+        spread=float(padded.std(ddof=1)),
+        reach=pseudo,
+        harmful=harmful if binary else None,
+        beneficial=beneficial if binary else None,
     )
+    if clusters is not None:
+        return _clustered(found, gains, np.asarray(clusters, dtype=object).astype(str))
+    if binary:
+        low, high = score_bounds(len(padded), harmful + 1, beneficial + 1, level)
+    else:
+        low = lower_bound(gains, floor=-pseudo, level=level)
+        high = upper_bound(gains, ceiling=pseudo, level=level)
+    return replace(found, low=low, high=high)
+
+
+def without_verdict(found: Bounds, why: str) -> Bounds:
+    """`found` with bounds as wide as they can be, since nothing is known: whoever reads them decides nothing."""
+    return replace(found, low=-found.reach, high=found.reach, blocked=why)
+
+
+def _clustered(found: Bounds, gains: Values, clusters: "np.ndarray[tuple[int], np.dtype[np.str_]]") -> Bounds:
+    """`found` with bounds for items that hang together within `clusters`."""
+    from scipy import stats
+
+    _, membership = np.unique(clusters, return_inverse=True)
+    sums = np.square(np.bincount(membership, weights=gains - found.estimate))
+    count = len(sums)
+    if count < FEWEST_CLUSTERS:
+        which = "one cluster" if count == 1 else f"{count} clusters"
+        return without_verdict(found, f"the items come from {which}; {FEWEST_CLUSTERS} are the fewest that can decide")
+    # how many clusters the variance is made of: with two that changed among fifty, it is as little known as from two
+    carrying = float(sums.sum() ** 2 / np.square(sums).sum()) - 1 if sums.any() else 1.0
+    normal = float(stats.norm.isf(found.level))
+    reach = min(float(stats.t.isf(found.level, min(max(carrying, 1.0), count - 1))), _MOST_REACH * normal)
+    items = found.items + 2
+    error = math.sqrt(count / (count - 1) * float(sums.sum()) + 2 * found.reach**2) / items
+    center = float(gains.sum()) / items
+    low, high = center - reach * error, center + reach * error
+    if found.harmful is not None and found.beneficial is not None:
+        level = float(stats.norm.sf(reach))
+        score_low, score_high = score_bounds(items, found.harmful + 1, found.beneficial + 1, level)
+        low, high = min(low, score_low), max(high, score_high)
+    return replace(found, low=low, high=high, spread=error * math.sqrt(items))
 
 
 def score_bounds(items: int, harmful: int, beneficial: int, level: float) -> tuple[float, float]:
@@ -91,7 +130,7 @@ def score_bounds(items: int, harmful: int, beneficial: int, level: float) -> tup
     return float(low), float(high)
 
 
-def score(items: int, harmful: int, beneficial: int, gain: float) -> float:
+def score(items: float, harmful: float, beneficial: float, gain: float) -> float:
     """Standard normal score of the observed difference if the true one were `gain`.
 
     The chance of a beneficial flip is the maximum-likelihood one under that hypothesis: the root of a quadratic.
@@ -108,16 +147,3 @@ def score(items: int, harmful: int, beneficial: int, gain: float) -> float:
 def decide(found: Bounds, margin: float) -> VerdictName:
     """The verdict on one task."""
     return verdict_of_bounds(found.interval(), margin)
-
-
-def items_to_decide(found: Bounds, margin: float) -> int | None:
-    """How many items would decide with power 0.8 if spread and drop are what they seem; None where more than 20,000
-    would have to: the difference lies at the margin then, as far as can be told."""
-    from scipy import stats
-
-    distance = abs(found.center + margin)
-    if distance == 0 or not math.isfinite(found.spread):
-        return None
-    reach = float(stats.norm.ppf(1 - found.level) + stats.norm.ppf(POWER))
-    needed = math.ceil((reach * found.spread / distance) ** 2)
-    return None if needed > max(MOST_TO_DECIDE, found.items) else max(needed, found.items + 1)

@@ -76,11 +76,22 @@ class Churn:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """One look of the ship test: after `items` items, at one-sided `level`, which spent so much of the whole error."""
+
+    items: int
+    level: float
+    spent: float
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Paired difference variant minus baseline, in the metric's own unit, and the ship test on it.
 
     `margin` is in the same unit (points / 100 for fractions); `items_to_decide` is the sample that would decide.
-    `base_fails` says that the base cannot do the task, so that no number of items would decide it.
+    `base_fails` says that the base cannot do the task, so that no number of items would decide it. `history` are the
+    looks at growing numbers of items, this one last; `baseline_digest` stands for the baseline's answers, since looks
+    at other answers do not count.
     """
 
     baseline: str
@@ -96,6 +107,22 @@ class Comparison:
     looks: int = 1
     minutes_to_decide: float | None = None
     base_fails: bool = False
+    history: tuple[Look, ...] = ()
+    baseline_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """Mean difference over tasks, each counting alike, with flips over all their items and the one-sided p-value that
+    more got worse than better. It finds losses too small for one task and never decides shipping."""
+
+    tasks: int
+    items: int
+    difference: float
+    interval: Interval
+    harmful: int
+    beneficial: int
+    p_worse: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ def test_no_task_in_common_is_said(tmp_path: Path) -> None:
 
 def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    with pytest.raises(DataError, match="neither"):
+    with pytest.raises(DataError, match="holds none of"):
         compare(tmp_path / "a", tmp_path / "a")
     with pytest.raises(DataError, match="no such"):
         compare(tmp_path / "absent", tmp_path / "a")

@@ -3,7 +3,7 @@
 import tomllib
 from pathlib import Path
 
-from qtool.evaluate import tasks, verdict
+from qtool.evaluate import advice, tasks
 from qtool.evaluate.describe import table
 from qtool.evaluate.floor import MOST_ITEMS
 from qtool.evaluate.forced import NEAR_TIE_NATS
@@ -27,4 +27,4 @@ def test_the_task_of_ones_own_is_one(tmp_path: Path) -> None:
 def test_its_numbers_are_the_programs() -> None:
     assert f"Up to {MOST_ITEMS} items are asked again" in PAGE
     assert f"wins by {NEAR_TIE_NATS} nats" in PAGE
-    assert f"more than {verdict.MOST_TO_DECIDE:,} items" in PAGE
+    assert f"more than {advice.MOST_TO_DECIDE:,} items" in PAGE

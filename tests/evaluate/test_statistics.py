@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from qtool.evaluate import paired, scale, sequential, statistics, verdict
+from qtool.evaluate import advice, bounded, paired, scale, sequential, statistics, verdict
 from qtool.evaluate.metrics import load_metric
-from qtool.records.evaluation import ItemResult
+from qtool.records.evaluation import ItemResult, Look
 
 
 def flips(harmful: int, beneficial: int, items: int) -> np.ndarray:
@@ -68,18 +68,49 @@ def test_no_flip_at_all_is_not_certainty() -> None:
     assert verdict.decide(verdict.bounds(np.zeros(2000)), 0.02) == "PASS"
 
 
-def test_partial_scores_use_the_t_test_with_two_pseudo_items() -> None:
-    from statsmodels.stats.weightstats import DescrStatsW
+@settings(deadline=None, max_examples=25)
+@given(some.integers(10, 2000), some.integers(0, 8), some.floats(0.001, 0.2))
+def test_the_bound_of_zeros_and_ones_is_clopper_and_pearsons(items: int, lost: int, level: float) -> None:
+    from scipy.stats import beta
 
-    gains = np.random.default_rng(5).choice([-0.5, 0.0, 0.25], 300, p=[0.05, 0.9, 0.05])
+    values = np.zeros(items)
+    values[:lost] = -1.0
+    exact = -float(beta.isf(level, lost + 1, items - lost)) if lost < items else -1.0
+    assert bounded.lower_bound(values, floor=-1.0, level=level) == pytest.approx(exact, rel=1e-5)
+    assert bounded.upper_bound(-values, ceiling=1.0, level=level) == pytest.approx(-exact, rel=1e-5)
+
+
+def test_the_bound_of_other_scores_is_the_quantile_of_their_random_weighting() -> None:
+    rng = np.random.default_rng(5)
+    gains = rng.choice([-0.5, 0.0, 0.25], 300, p=[0.05, 0.9, 0.05])
+    weights = rng.dirichlet(np.ones(301), 100_000)
+    low, high = (np.quantile(weights @ np.append(gains, end), at) for end, at in ((-1.0, 0.05), (1.0, 0.95)))
     found = verdict.bounds(gains)
-    padded = DescrStatsW(np.r_[gains, 1, -1])
-    assert found.low == pytest.approx(padded.tconfint_mean(alpha=0.05, alternative="larger")[0], rel=1e-9)
-    assert found.high == pytest.approx(padded.tconfint_mean(alpha=0.05, alternative="smaller")[1], rel=1e-9)
+    assert found.low == pytest.approx(low, abs=2e-4)
+    assert found.high == pytest.approx(high, abs=2e-4)
+
+
+def test_large_rare_losses_at_the_margin_pass_no_more_often_than_claimed() -> None:
+    # losses of 0.95 at a margin of 5 points: Student's t passes 8.7 % of such samples
+    rng = np.random.default_rng(0)
+    lost, times = np.unique(rng.binomial(250, 0.05 / 0.95, 20_000), return_counts=True)
+    passed = sum(
+        int(count) for number, count in zip(lost.tolist(), times.tolist(), strict=True)
+        if verdict.decide(verdict.bounds(0.95 * flips(number, 0, 250)), 0.05) == "PASS"
+    )  # fmt: skip
+    assert passed / 20_000 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 20_000)
+
+
+def test_one_fractional_score_costs_a_task_next_to_nothing() -> None:
+    gains = flips(2, 2, 1000)
+    gains[-1] = -1e-4
+    usual, odd = verdict.bounds(flips(2, 2, 1000)), verdict.bounds(gains)
+    assert odd.low == pytest.approx(usual.low, abs=0.001)
+    assert verdict.decide(odd, 0.02) == "PASS"
 
 
 @settings(deadline=None, max_examples=40)
-@given(some.integers(0, 30), some.integers(0, 30), some.floats(-0.3, 0.3))
+@given(some.integers(0, 30), some.integers(0, 30), some.floats(-0.3, 0.3).filter(lambda gain: abs(gain) > 1e-9))
 def test_the_score_uses_the_most_likely_chances_under_its_hypothesis(
     harmful: int, beneficial: int, gain: float
 ) -> None:
@@ -90,7 +121,7 @@ def test_the_score_uses_the_most_likely_chances_under_its_hypothesis(
     def unlikely(better: float) -> float:
         chances = (better - gain, better, 1 - 2 * better + gain)
         counts = (harmful, beneficial, items - harmful - beneficial)
-        return -sum(count * np.log(max(chance, 1e-300)) for count, chance in zip(counts, chances, strict=True))
+        return -float(sum(count * np.log(max(chance, 1e-300)) for count, chance in zip(counts, chances, strict=True)))
 
     best = minimize_scalar(unlikely, bounds=(least, (1 + gain) / 2), method="bounded", options={"xatol": 1e-12}).x
     variance = items * (2 * best - gain - gain**2)
@@ -120,18 +151,28 @@ def test_a_variant_at_the_margin_passes_no_more_often_than_claimed() -> None:
     assert passed / 20_000 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 20_000)
 
 
-def test_the_number_that_would_decide_is_the_tables() -> None:
-    # churn 10 %, truly equal, margin 2 points: n = 1,547 at power 80 % (research, section 2)
-    gains = flips(500, 500, 10_000)
-    found = verdict.bounds(gains)
-    assert verdict.items_to_decide(verdict.Bounds(0, 0, found.low, found.high, 0.05, 100, found.spread), 0.02) == (
-        pytest.approx(1547, rel=0.01)
-    )
+def test_the_number_that_would_decide_has_the_power_it_promises() -> None:
+    rng = np.random.default_rng(0)
+    seen = sequential.look((), 200, sequential.Plan())
+    undecided = decided = 0
+    for harmful, beneficial in rng.multinomial(200, [0.02, 0.02, 0.96], 40)[:, :2].tolist():  # truly equal
+        found = verdict.bounds(flips(harmful, beneficial, 200), level=seen[-1].level)
+        if verdict.decide(found, 0.03) != "UNDECIDED":
+            continue
+        items = advice.items_to_decide(found, 0.03, history=seen, level=verdict.LEVEL)
+        if items is None:
+            continue
+        level = sequential.look(seen, items, sequential.Plan(limit=items))[-1].level
+        for more, better in rng.multinomial(items - 200, [0.02, 0.02, 0.96], 10)[:, :2].tolist():
+            undecided += 1
+            later = verdict.bounds(flips(harmful + more, beneficial + better, items), level=level)
+            decided += verdict.decide(later, 0.03) != "UNDECIDED"
+    assert undecided >= 100
+    assert 0.68 <= decided / undecided <= 0.92
 
 
 def test_a_drop_at_the_margin_itself_has_no_number_that_decides() -> None:
-    centered = verdict.Bounds(-0.02, -0.02, -0.03, -0.01, 0.05, 1000, 0.3)
-    assert verdict.items_to_decide(centered, 0.02) is None
+    assert advice.items_to_decide(verdict.bounds(flips(60, 0, 2000)), 0.03) is None
 
 
 @settings(deadline=None, max_examples=60)
@@ -170,12 +211,96 @@ def test_looking_four_times_passes_a_variant_at_the_margin_no_more_often_than_al
 def test_a_difference_at_the_margin_is_not_promised_a_number_of_items() -> None:
     at_margin = np.zeros(2000)
     at_margin[:61] = -1.0  # 3.05 points lost, 3 accepted
-    assert verdict.items_to_decide(verdict.bounds(at_margin), 0.03) is None
+    assert advice.items_to_decide(verdict.bounds(at_margin), 0.03) is None
     clear = np.zeros(200)
     clear[:2] = -1.0
-    needed = verdict.items_to_decide(verdict.bounds(clear), 0.03)
+    needed = advice.items_to_decide(verdict.bounds(clear), 0.03)
     assert needed is not None
-    assert 200 < needed <= verdict.MOST_TO_DECIDE
+    assert 200 < needed <= advice.MOST_TO_DECIDE
+
+
+def test_a_run_with_more_items_is_the_next_look_and_all_together_spend_five_percent() -> None:
+    plan = sequential.Plan()
+    first = sequential.look((), 250, plan)
+    assert first[0].level == pytest.approx(0.04)
+    assert sequential.look(first, 250, plan) == first, "the same items again are the same look"
+    assert sequential.look(first, 100, plan) == first, "fewer of them are no new evidence"
+    second = sequential.look(first, 600, plan)
+    rest = sequential.look(second, 2000, sequential.Plan(limit=2000))
+    assert sum(look.spent for look in rest) == pytest.approx(0.05)
+    assert sequential.look(rest, 4000, plan)[-1].level == 0.0
+    rng = np.random.default_rng(1)
+    sums = rng.normal(size=(40_000, 4)) * np.sqrt([250, 350, 1400, 0])
+    sums = sums.cumsum(axis=1)
+    from scipy.stats import norm
+
+    stopped = np.zeros(40_000, dtype=bool)
+    for index, look in enumerate(rest):
+        stopped |= sums[:, index] / np.sqrt(look.items) > norm.isf(look.level)
+    assert stopped.mean() == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / 40_000))
+
+
+def test_looks_under_a_stated_limit_are_the_schedule_of_that_limit() -> None:
+    sizes = sequential.look_sizes(100, 800)
+    history: tuple[Look, ...] = ()
+    for size in sizes:
+        history = sequential.look(history, size, sequential.Plan(limit=800))
+    assert [look.level for look in history] == pytest.approx(list(sequential.look_levels(sizes)), rel=1e-3)
+
+
+def test_few_clusters_decide_nothing_and_the_reason_says_so() -> None:
+    gains = np.zeros(300)
+    for count in (1, 2, 9):
+        found = verdict.bounds(gains, clusters=[f"c{index % count}" for index in range(300)])
+        assert verdict.decide(found, 0.05) == "UNDECIDED"
+        assert "fewest that can decide" in paired.reason("UNDECIDED", found, 0.05, None, None)
+    assert "one cluster" in verdict.bounds(gains, clusters=["a"] * 300).blocked
+    many = verdict.bounds(flips(3, 3, 2000), clusters=[f"c{index % 57}" for index in range(2000)])
+    assert verdict.decide(many, 0.02) == "PASS", "57 subjects of 35 items, 0.3 % of which changed"
+
+
+def test_clusters_that_are_lost_as_a_whole_pass_no_more_often_than_claimed() -> None:
+    # 10 clusters of 25 items, half alike: 17 % with Student's t over clusters
+    rng = np.random.default_rng(2)
+    names = [f"c{index // 25}" for index in range(250)]
+    passed = 0
+    for _ in range(400):
+        shares = rng.dirichlet([0.075, 0.025, 0.9], size=10)
+        counts = np.array([rng.multinomial(25, share / share.sum()) for share in shares])
+        gains = np.concatenate([np.repeat([-1.0, 1.0, 0.0], row) for row in counts])
+        passed += verdict.decide(verdict.bounds(gains, clusters=names), 0.05) == "PASS"
+    assert passed / 400 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
+
+
+def test_a_slice_that_is_one_cluster_is_judged_by_its_items() -> None:
+    rows = [
+        ItemResult(str(n), "", "", "", "", 1.0, "stop", 1, 1, 1.0, slices=(("subject", str(n % 12)),))
+        for n in range(2400)
+    ]
+    terms = paired.Terms("exact", load_metric("exact"), 5.0, cluster="subject")
+    found = paired.slices(["subject"], rows, rows, terms)
+    by_items = verdict.bounds(np.zeros(200))
+    assert len(found) == 12
+    assert {each.verdict for each in found} == {verdict.decide(by_items, 0.05)} == {"PASS"}
+    assert found[0].difference is not None
+    assert found[0].difference.low == pytest.approx(by_items.low)
+
+
+def test_perplexity_of_few_texts_decides_nothing_and_allows_for_heavy_losses_not_seen() -> None:
+    def verdict_of(before: list[float], after: list[float]) -> tuple[str, str]:
+        old, new = (
+            [ItemResult(str(n), "", "", "", "", score, "stop", 100, 0, 1.0) for n, score in enumerate(scores)]
+            for scores in (before, after)
+        )
+        terms = paired.Terms("perplexity", load_metric("perplexity"), 2.0)
+        found = paired.compare("base", old, new, terms, seconds_per_item=0.0)
+        return found.verdict, found.reason
+
+    assert verdict_of([2.0], [2.0])[0] == "UNDECIDED"
+    assert "30 are the fewest" in verdict_of([2.0] * 3, [2.01] * 3)[1]
+    assert verdict_of([2.0] * 100, [2.0] * 100)[0] == "UNDECIDED", "one text in 50 could have lost a whole nat"
+    assert verdict_of([2.0] * 400, [2.0] * 400)[0] == "PASS"
+    assert verdict_of([2.0] * 100, [2.5] * 100)[0] == "FAIL"
 
 
 def test_scores_without_spread_keep_an_interval() -> None:
@@ -204,6 +329,8 @@ def test_a_stricter_level_is_what_the_reason_names_and_needs_more_items() -> Non
     assert "with 95 % confidence" in paired.reason("PASS", usual, 0.05, None, None)
     assert "with 99.2 % confidence" in paired.reason("PASS", strict, 0.05, None, None)
     few = flips(20, 20, 400)
-    needed = [verdict.items_to_decide(verdict.bounds(few, level=level), 0.02) for level in (0.05, 0.05 / 6)]
-    # (z(0.0083) + z(0.2))² over (z(0.05) + z(0.2))²: 1.69
-    assert needed[1] / needed[0] == pytest.approx(1.69, rel=0.02)
+    needed = [advice.items_to_decide(verdict.bounds(few, level=level), 0.02) for level in (0.05, 0.05 / 6)]
+    # (z(0.0083) + z(0.2))² over (z(0.05) + z(0.2))² is 1.69; the items seen shift it a little
+    assert needed[0] is not None
+    assert needed[1] is not None
+    assert 1.3 < needed[1] / needed[0] < 1.9
