@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -12,18 +12,16 @@ from starlette.responses import JSONResponse, Response
 from qtool import __version__
 from qtool.serve.admission.connections import quiet_exceptions
 from qtool.serve.admission.door import Door
+from qtool.serve.api import responses
 from qtool.serve.api.chat_schema import ChatRequest
 from qtool.serve.api.describe import describe
 from qtool.serve.api.handler import complete, refusal_response
 from qtool.serve.api.refusal import Refused, failed
-from qtool.serve.api.schema import CompletionRequest, Sampled
+from qtool.serve.api.schema import CompletionRequest, decode
+from qtool.serve.api.tokens import detokenize, tokenize
 from qtool.serve.service import Service
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_ENDPOINTS: tuple[tuple[str, type[Sampled]], ...] = (
-    ("/v1/completions", CompletionRequest),
-    ("/v1/chat/completions", ChatRequest),
-)
 
 
 def build(service: Service, *, on_start: Callable[[], None] = lambda: None) -> FastAPI:
@@ -47,8 +45,14 @@ def build(service: Service, *, on_start: Callable[[], None] = lambda: None) -> F
         redirect_slashes=False,
     )
     app.state.service = service
-    for path, kind in _ENDPOINTS:
-        app.add_api_route(path, _endpoint(kind), methods=["POST"], response_model=None)
+    for path, post in (
+        ("/v1/completions", _completions),
+        ("/v1/chat/completions", _chat_completions),
+        ("/v1/responses", _responses),
+        ("/tokenize", tokenize),
+        ("/detokenize", detokenize),
+    ):
+        app.add_api_route(path, post, methods=["POST"], response_model=None)
     for path, answer in (
         ("/v1/models", _models),
         ("/v1/models/{name:path}", _model),
@@ -70,13 +74,19 @@ def _service(request: Request) -> Service:
     return service
 
 
-def _endpoint(kind: type[Sampled]) -> Callable[[Request], Awaitable[Response]]:
-    async def answer(request: Request) -> Response:
-        return await complete(request, _service(request), kind)
+async def _completions(request: Request) -> Response:
+    """Continues prompts."""
+    return await complete(request, _service(request), lambda document: decode(CompletionRequest, document))
 
-    answer.__name__ = "chat_completions" if kind is ChatRequest else "completions"
-    answer.__doc__ = kind.__doc__
-    return answer
+
+async def _chat_completions(request: Request) -> Response:
+    """The next message of a conversation."""
+    return await complete(request, _service(request), lambda document: decode(ChatRequest, document))
+
+
+async def _responses(request: Request) -> Response:
+    """The next message of a conversation, as a response object."""
+    return await complete(request, _service(request), responses.read, responses.ResponsesShape)
 
 
 def _described(service: Service) -> dict[str, object]:

@@ -5,7 +5,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -13,17 +13,17 @@ from starlette.responses import JSONResponse, Response
 
 from qtool.serve.admission.places import Ticket
 from qtool.serve.api import answers
-from qtool.serve.api.answers import Envelope
+from qtool.serve.api.answers import CompletionShape, Envelope, Shape
 from qtool.serve.api.body import read_document
 from qtool.serve.api.chat_schema import ChatRequest
 from qtool.serve.api.exchange import Exchange, Terms
 from qtool.serve.api.refusal import Disconnected, Outcome, Refused
-from qtool.serve.api.schema import Sampled, decode
+from qtool.serve.api.schema import Sampled
 from qtool.serve.api.stream import EventStream, disconnected
 from qtool.serve.deployment import Deployment
 from qtool.serve.service import Service
 from qtool.serve.supervision.jobs import Owner
-from qtool.serve.text.prompts import new_tokens, prompts
+from qtool.serve.text.prompts import new_tokens, prepare
 
 _log = logging.getLogger("qtool.requests")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -45,24 +45,34 @@ class Call:
         return self.headers.get("x-request-id", "")
 
 
-async def complete(request: Request, service: Service, kind: type[Sampled]) -> Response:
-    """The answer to one request, counted in exactly one class of outcome."""
+def completion_shape(asked: Sampled, deployment: Deployment) -> Shape:
+    """How completions are written."""
+    prefix = "chatcmpl" if isinstance(asked, ChatRequest) else "cmpl"
+    id_ = f"{prefix}-{secrets.token_hex(12)}"
+    envelope = Envelope(id_, int(time.time()), asked.model, deployment.fingerprint)
+    return CompletionShape(envelope, asked, deployment.vocabulary_in_use)
+
+
+MakeShape = Callable[[Sampled, Deployment], Shape]
+
+
+async def complete(
+    request: Request,
+    service: Service,
+    read: Callable[[dict[str, object]], Sampled],
+    make_shape: MakeShape = completion_shape,
+) -> Response:
+    """The answer to one request, counted in exactly one class of outcome. `read` makes the request of its JSON."""
     deployment = service.deployment
     call = Call(request, dict(deployment.headers), time.monotonic())
     try:
         call.headers["x-request-id"] = request_id(request)
         deployment.places.check()
-        asked = await read_document(
-            request,
-            service.limits,
-            service.reading,
-            decode=lambda document: decode(kind, document),
-            executor=service.decoding,
-        )
+        asked = await read_document(request, service.limits, service.reading, decode=read, executor=service.decoding)
         if asked.model != service.model:
             raise Refused(404, f"model: {asked.model!r} is not served here; use {service.model!r}", param="model")
         call.owner = Owner(owner_key(request), asked.user)
-        return await _admitted(call, deployment, asked)
+        return await _admitted(call, deployment, asked, make_shape)
     except Refused as refused:
         record(call, deployment, refused.outcome, refused.status, reason=refused.message)
         return refusal_response(refused, call.headers)
@@ -96,7 +106,7 @@ def owner_key(request: Request) -> str:
     return name or (request.client.host if request.client else "")
 
 
-async def _admitted(call: Call, deployment: Deployment, asked: Sampled) -> Response:
+async def _admitted(call: Call, deployment: Deployment, asked: Sampled, make_shape: MakeShape) -> Response:
     """Takes room for all choices, before the first byte is tokenized, and gives it back however the request ends."""
     count = asked.n * asked.prompt_count
     if count > deployment.limits.max_choices:
@@ -106,19 +116,12 @@ async def _admitted(call: Call, deployment: Deployment, asked: Sampled) -> Respo
     handed_over = False
     try:
         exchange = await _prepared(call, deployment, asked)
-        prefix = "chatcmpl" if isinstance(asked, ChatRequest) else "cmpl"
-        envelope = Envelope(
-            f"{prefix}-{secrets.token_hex(12)}",
-            int(time.time()),
-            asked.model,
-            deployment.fingerprint,
-            isinstance(asked, ChatRequest),
-        )
+        shape = make_shape(asked, deployment)
         deployment.begin(exchange)
         if asked.stream:
             handed_over = True
-            return _streamed(_Stream(call, deployment, exchange, envelope, ticket))
-        return await _collected(call, deployment, exchange, envelope)
+            return _streamed(_Stream(call, deployment, exchange, shape, ticket))
+        return await _collected(call, deployment, exchange, shape)
     finally:
         if not handed_over:
             ticket.release()
@@ -127,17 +130,17 @@ async def _admitted(call: Call, deployment: Deployment, asked: Sampled) -> Respo
 async def _prepared(call: Call, deployment: Deployment, asked: Sampled) -> Exchange:
     vocabulary, capacity, limits = deployment.vocabulary, deployment.capacity, deployment.limits
     loop = asyncio.get_running_loop()
-    work = loop.run_in_executor(deployment.preparing, prompts, asked, vocabulary, capacity)
+    work = loop.run_in_executor(deployment.preparing, prepare, asked, vocabulary, capacity)
     try:
-        found = await asyncio.wait_for(work, limits.prepare_seconds)
+        prepared = await asyncio.wait_for(work, limits.prepare_seconds)
     except TimeoutError as error:
         raise Refused(400, "the prompt takes too long to tokenize; shorten it", param="prompt") from error
-    lengths = [new_tokens(asked, len(ids), capacity, limits.default_tokens) for ids in found]
+    lengths = [new_tokens(asked, len(ids), capacity, limits.default_tokens) for ids in prepared.prompts]
     terms = Terms(call.began_s, limits.deadline_seconds, limits.queue_seconds, call.owner)
-    return Exchange(asked, found, lengths, vocabulary=vocabulary, terms=terms, watch=deployment.metrics)
+    return Exchange(asked, prepared, lengths, vocabulary=vocabulary, terms=terms, watch=deployment.metrics)
 
 
-async def _collected(call: Call, deployment: Deployment, exchange: Exchange, envelope: Envelope) -> Response:
+async def _collected(call: Call, deployment: Deployment, exchange: Exchange, shape: Shape) -> Response:
     """The whole answer at once; generation stops when the client leaves."""
     answering = asyncio.create_task(_exhaust(exchange))
     leaving = asyncio.create_task(disconnected(call.request.receive))
@@ -153,8 +156,7 @@ async def _collected(call: Call, deployment: Deployment, exchange: Exchange, env
         deployment.end(exchange)
         count_tokens(deployment, exchange)
     record(call, deployment, "success", 200, exchange=exchange)
-    body = answers.whole(envelope, exchange.asked, exchange.choices, deployment.vocabulary_in_use)
-    return JSONResponse(body, headers=call.headers)
+    return JSONResponse(shape.whole(exchange), headers=call.headers)
 
 
 async def _exhaust(exchange: Exchange) -> None:
@@ -175,38 +177,29 @@ def _streamed(stream: "_Stream") -> EventStream:
 class _Stream:
     """A streamed answer: its events, and what is counted when it ends."""
 
-    def __init__(
-        self, call: Call, deployment: Deployment, exchange: Exchange, envelope: Envelope, ticket: Ticket
-    ) -> None:
+    def __init__(self, call: Call, deployment: Deployment, exchange: Exchange, shape: Shape, ticket: Ticket) -> None:
         self.call = call
         self.deployment = deployment
         self.exchange = exchange
-        self._envelope = envelope
+        self._shape = shape
         self._ticket = ticket
         self._refused: Refused | None = None
 
     async def events(self) -> AsyncIterator[bytes]:
         """Server-sent events, those of a step together; a failure on the way is an error event, and then no [DONE]."""
-        exchange, envelope = self.exchange, self._envelope
-        vocabulary = self.deployment.vocabulary_in_use
-        gathered = bytearray()
-        if envelope.chat:
-            for choice in exchange.choices:
-                gathered += answers.event(answers.opening(envelope, choice))
+        exchange, shape = self.exchange, self._shape
+        gathered = bytearray(shape.begin(exchange))
         try:
             async for choice, piece in exchange.pieces():
-                gathered += answers.event(answers.chunk(envelope, exchange.asked, choice, piece, vocabulary))
-                if exchange.idle:
+                gathered += shape.piece(choice, piece)
+                if gathered and exchange.idle:
                     yield bytes(gathered)
                     gathered.clear()
         except Refused as refused:
             self._refused = refused
-            yield bytes(gathered) + answers.event(refused.body())
+            yield bytes(gathered) + shape.failure(refused)
             return
-        if exchange.asked.wants_usage:
-            last = {**envelope.wrap([], chunk=True), "usage": answers.usage(exchange.asked, exchange.choices)}
-            gathered += answers.event(last)
-        yield bytes(gathered) + b"data: [DONE]\n\n"
+        yield bytes(gathered) + shape.end(exchange)
 
     def end(self, complete: bool) -> None:
         """Counts the request and gives its room back."""
@@ -225,7 +218,7 @@ class _Stream:
 
 def count_tokens(deployment: Deployment, exchange: Exchange) -> None:
     """Counts what was generated, complete or not."""
-    used = answers.usage(exchange.asked, exchange.choices)
+    used = answers.usage(exchange)
     deployment.metrics.tokens(used["prompt_tokens"], used["completion_tokens"])
     for choice in exchange.choices:
         deployment.metrics.finished(choice.transcript.finish or "abort")
@@ -250,7 +243,7 @@ def record(
     if reason:
         line["reason"] = reason if outcome != "client_error" else reason.partition(":")[0][:80]
     if exchange is not None:
-        line |= answers.usage(exchange.asked, exchange.choices)
+        line |= answers.usage(exchange)
         if exchange.cut_short:
             line["cut_short"] = True
     _log.info("request", extra={"fields": line})
