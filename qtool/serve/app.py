@@ -64,7 +64,7 @@ def build(service: Service, *, on_start: Callable[[], None] = lambda: None) -> F
         app.add_api_route(path, answer, methods=["HEAD"], response_model=None, include_in_schema=False)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _unexpected)
-    app.add_middleware(Door, limits=service.limits)
+    app.add_middleware(Door, limits=service.limits, keys=service.keys, admin_port=service.admin_port)
     app.openapi = lambda: describe(app, service)  # type: ignore[method-assign]
     return app
 

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from qtool.serve.admission.connections import Connections
+from qtool.serve.admission.keys import Keys
 from qtool.serve.api.body import Reading
 from qtool.serve.deployment import Deployment
 
@@ -10,7 +11,9 @@ from qtool.serve.deployment import Deployment
 class Service:
     """A model name and the variant that answers for it."""
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: Deployment, keys: Keys | None = None, admin_port: int | None = None) -> None:
+        self.keys = keys or Keys()
+        self.admin_port = admin_port
         self.deployment = deployment
         self.model = deployment.model
         self.limits = deployment.limits

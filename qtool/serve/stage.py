@@ -1,7 +1,9 @@
 """`serve`: a bundle behind HTTP, ready only when it is what was measured."""
 
 import asyncio
+import contextlib
 import errno
+import ipaddress
 import logging
 import signal
 import socket
@@ -25,10 +27,14 @@ _LEAVE_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where clients reach the server."""
+    """Where clients reach the server, and with what: a file of keys, TLS, a port apart for metrics."""
 
     host: str = "127.0.0.1"
     port: int = 8000
+    admin_port: int | None = None
+    keys: Path | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,7 @@ def serve(
     running: Running = Running(),
 ) -> None:
     """Serves `bundle` until told to stop. Raises QtoolError when it cannot or may not be served, or lost requests."""
+    from qtool.serve.admission.keys import Keys, read_keys
     from qtool.serve.service import Service
     from qtool.serve.supervision.gate import read_bundle
 
@@ -65,13 +72,20 @@ def serve(
         failures.append(_error(reason, exit_code))
         leave[0]()
 
-    with listen(listening.host, listening.port) as listener:
+    keys = read_keys(listening.keys) if listening.keys is not None else Keys()
+    if not keys.required and not _is_loopback(listening.host):
+        _log.warning("listening on %s without API keys: everybody who reaches this address may ask", listening.host)
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(listen(listening.host, listening.port))]
+        if listening.admin_port is not None:
+            listeners.append(stack.enter_context(listen(listening.host, listening.admin_port)))
         deployment = deploy(bundle, manifest, name=name, limits=limits, running=running, on_failure=stop)
-        host = _Server(Service(deployment))
+        host = _Server(Service(deployment, keys, listeners[-1].getsockname()[1] if len(listeners) > 1 else None), listening)
         leave.append(host.leave)
-        place = listener.getsockname()
-        _log.info("serving %s (%s) on http://%s:%s", deployment.model, deployment.variant, place[0], place[1])
-        host.run(listener)
+        place = listeners[0].getsockname()
+        scheme = "https" if listening.tls_certificate else "http"
+        _log.info("serving %s (%s) on %s://%s:%s", deployment.model, deployment.variant, scheme, *place[:2])
+        host.run(listeners)
     if failures:
         raise failures[0]
     if host.lost:
@@ -81,7 +95,7 @@ def serve(
 class _Server:
     """uvicorn around one service, and what signals do to it."""
 
-    def __init__(self, service: "Service") -> None:
+    def __init__(self, service: "Service", listening: Listening) -> None:
         import uvicorn
 
         from qtool.serve.app import build
@@ -100,13 +114,15 @@ class _Server:
             ws="none",
             loop="asyncio",
             timeout_keep_alive=int(service.limits.idle_seconds),
+            ssl_certfile=listening.tls_certificate,
+            ssl_keyfile=listening.tls_key,
             timeout_graceful_shutdown=_LEAVE_SECONDS,  # type: ignore[arg-type]  # a float is waited for as it is
         )
         self._server: uvicorn.Server = uvicorn.Server(config)
 
-    def run(self, listener: socket.socket) -> None:
+    def run(self, listeners: list[socket.socket]) -> None:
         """Serves until `leave`."""
-        self._server.run(sockets=[listener])
+        self._server.run(sockets=listeners)
 
     def leave(self) -> None:
         """Ends the server now: requests in progress are told so."""
@@ -198,6 +214,13 @@ def listen(host: str, port: int) -> socket.socket:
             ) from error
         raise UsageError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
     return listener
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _error(reason: str, exit_code: int) -> QtoolError:

@@ -113,7 +113,7 @@ def test_an_engine_that_dies_again_and_again_is_broken_until_it_opens():
     engines = [FakeEngine() for _ in range(12)]
     for engine in engines[:9]:
         engine.die = True
-    import qtool.serve.supervision.supervisor as supervisor
+    from qtool.serve.supervision import supervisor
 
     upcoming = iter(engines)
     made: list[FakeEngine] = []

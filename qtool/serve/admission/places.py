@@ -103,9 +103,16 @@ class Ticket:
         self._places = places
         self._choices = choices
         self._key = key
+        self._then: list[Callable[[], None]] = []
+
+    def on_release(self, then: Callable[[], None]) -> None:
+        """Calls `then` when the places are given back."""
+        self._then.append(then)
 
     def release(self) -> None:
         """Gives the places back."""
         choices, self._choices = self._choices, 0
         if choices:
             self._places.release(choices, self._key)
+            for then in self._then:
+                then()

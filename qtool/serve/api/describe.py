@@ -40,6 +40,7 @@ _ERROR = {
 _ERRORS = {
     400: "The request is wrong; the message names the field.",
     401: "No or an unknown API key.",
+    403: "The key is not for this.",
     404: "The model or route is not served here.",
     405: "The method is not allowed here.",
     408: "The body came too slowly.",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from qtool.serve.admission.keys import Key
 from qtool.serve.admission.places import Ticket
 from qtool.serve.api import answers
 from qtool.serve.api.answers import CompletionShape, Envelope, Shape
@@ -38,6 +39,7 @@ class Call:
     headers: dict[str, str]
     began_s: float
     owner: Owner = field(default_factory=Owner)
+    tokens: int = 0
 
     @property
     def id(self) -> str:
@@ -102,8 +104,14 @@ def request_id(request: Request) -> str:
 
 def owner_key(request: Request) -> str:
     """Whose turn it is in the fair queue: the API key's name, or the address where there are no keys."""
-    name: str | None = request.scope.get("state", {}).get("key_name")
-    return name or (request.client.host if request.client else "")
+    key = key_of(request)
+    return key.name if key is not None else (request.client.host if request.client else "")
+
+
+def key_of(request: Request) -> Key | None:
+    """The API key that came with the request, where keys are required."""
+    key: Key | None = request.scope.get("state", {}).get("key")
+    return key
 
 
 async def _admitted(call: Call, deployment: Deployment, asked: Sampled, make_shape: MakeShape) -> Response:
@@ -113,6 +121,14 @@ async def _admitted(call: Call, deployment: Deployment, asked: Sampled, make_sha
         raise Refused(400, f"n: {count} choices in one request; at most {deployment.limits.max_choices}", param="n")
     key = call.owner.key
     ticket = deployment.places.admit(count, key, ahead=deployment.supervisor.ahead_of(key))
+    api_key = key_of(call.request)
+    if api_key is not None:
+        try:
+            api_key.enter()
+        except Refused:
+            ticket.release()
+            raise
+        ticket.on_release(lambda: api_key.leave(call.tokens))
     handed_over = False
     try:
         exchange = await _prepared(call, deployment, asked)
@@ -154,7 +170,7 @@ async def _collected(call: Call, deployment: Deployment, exchange: Exchange, sha
             task.cancel()
         await asyncio.gather(answering, leaving, return_exceptions=True)
         deployment.end(exchange)
-        count_tokens(deployment, exchange)
+        count_tokens(call, deployment, exchange)
     record(call, deployment, "success", 200, exchange=exchange)
     return JSONResponse(shape.whole(exchange), headers=call.headers)
 
@@ -204,9 +220,9 @@ class _Stream:
     def end(self, complete: bool) -> None:
         """Counts the request and gives its room back."""
         self.exchange.cancel()
-        self._ticket.release()
         self.deployment.end(self.exchange)
-        count_tokens(self.deployment, self.exchange)
+        count_tokens(self.call, self.deployment, self.exchange)
+        self._ticket.release()
         refused = self._refused
         if not complete:
             record(self.call, self.deployment, "aborted", _CLIENT_CLOSED_REQUEST, exchange=self.exchange)
@@ -216,9 +232,10 @@ class _Stream:
             record(self.call, self.deployment, refused.outcome, 200, reason=refused.message, exchange=self.exchange)
 
 
-def count_tokens(deployment: Deployment, exchange: Exchange) -> None:
+def count_tokens(call: Call, deployment: Deployment, exchange: Exchange) -> None:
     """Counts what was generated, complete or not."""
     used = answers.usage(exchange)
+    call.tokens = used["total_tokens"]
     deployment.metrics.tokens(used["prompt_tokens"], used["completion_tokens"])
     for choice in exchange.choices:
         deployment.metrics.finished(choice.transcript.finish or "abort")
