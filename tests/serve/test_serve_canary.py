@@ -1,4 +1,4 @@
-"""The sequential test keeps its word under constant peeking; the canary splits, sticks and decides; the breaker opens."""
+"""The sequential test keeps its word under constant peeking; the canary splits, sticks, decides; the breaker opens."""
 
 import random
 

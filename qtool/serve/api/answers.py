@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from qtool.serve.api.chat_schema import ChatRequest
-from qtool.serve.api.exchange import Choice, Exchange
 from qtool.serve.api.refusal import Refused
 from qtool.serve.api.schema import Sampled
+from qtool.serve.text.exchange import Choice, Exchange
 from qtool.serve.text.parts import Splitter
 from qtool.serve.text.transcript import Piece, Token
 from qtool.serve.text.vocabulary import Vocabulary

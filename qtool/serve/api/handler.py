@@ -1,50 +1,38 @@
 """From a request for completions to its answer: read, admitted, prepared, generated, counted once."""
 
 import asyncio
-import logging
-import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from qtool.serve.admission.keys import Key
 from qtool.serve.admission.places import Ticket
-from qtool.serve.api import answers
 from qtool.serve.api.answers import CompletionShape, Envelope, Shape
 from qtool.serve.api.body import read_document
+from qtool.serve.api.call import (
+    CLIENT_CLOSED_REQUEST,
+    Call,
+    count_tokens,
+    key_of,
+    owner_key,
+    record,
+    refusal_response,
+    request_id,
+)
 from qtool.serve.api.chat_schema import ChatRequest
-from qtool.serve.api.exchange import Exchange, Terms
-from qtool.serve.api.refusal import Disconnected, Outcome, Refused
+from qtool.serve.api.refusal import Disconnected, Refused
 from qtool.serve.api.schema import Sampled
 from qtool.serve.api.stream import EventStream, disconnected
 from qtool.serve.deployment import Deployment
+from qtool.serve.routing.proxy import proxied
+from qtool.serve.routing.upstream import Upstream
 from qtool.serve.service import Service
 from qtool.serve.supervision.jobs import Owner
+from qtool.serve.text.exchange import Exchange, Terms
 from qtool.serve.text.prompts import new_tokens, prepare
-
-_log = logging.getLogger("qtool.requests")
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_CLIENT_CLOSED_REQUEST = 499
-
-
-@dataclass(slots=True, eq=False)
-class Call:
-    """One HTTP request for completions: the headers of its answer, when it arrived, who sent it."""
-
-    request: Request
-    headers: dict[str, str]
-    began_s: float
-    owner: Owner = field(default_factory=Owner)
-    tokens: int = 0
-
-    @property
-    def id(self) -> str:
-        """The request's id in logs and headers."""
-        return self.headers.get("x-request-id", "")
+from qtool.serve.watching.watch import judge
 
 
 def completion_shape(asked: Sampled, deployment: Deployment) -> Shape:
@@ -65,53 +53,50 @@ async def complete(
     make_shape: MakeShape = completion_shape,
 ) -> Response:
     """The answer to one request, counted in exactly one class of outcome. `read` makes the request of its JSON."""
-    deployment = service.deployment
-    call = Call(request, dict(deployment.headers), time.monotonic())
+    call = Call(request, dict(service.first.headers), time.monotonic(), service.first)
     try:
         call.headers["x-request-id"] = request_id(request)
-        deployment.places.check()
-        asked = await read_document(request, service.limits, service.reading, decode=read, executor=service.decoding)
+        service.check_places()
+        call.document, asked = await read_document(
+            request,
+            service.limits,
+            service.reading,
+            decode=lambda document: (document, read(document)),
+            executor=service.decoding,
+        )
         if asked.model != service.model:
             raise Refused(404, f"model: {asked.model!r} is not served here; use {service.model!r}", param="model")
         call.owner = Owner(owner_key(request), asked.user)
-        return await _admitted(call, deployment, asked, make_shape)
+        return await _by_some_rung(call, service, asked, make_shape)
     except Refused as refused:
-        record(call, deployment, refused.outcome, refused.status, reason=refused.message)
+        record(call, refused.outcome, refused.status, reason=refused.message)
         return refusal_response(refused, call.headers)
     except Disconnected as left:
-        record(call, deployment, "aborted", _CLIENT_CLOSED_REQUEST, reason=str(left))
-        return Response(status_code=_CLIENT_CLOSED_REQUEST, headers=call.headers)
+        record(call, "aborted", CLIENT_CLOSED_REQUEST, reason=str(left))
+        return Response(status_code=CLIENT_CLOSED_REQUEST, headers=call.headers)
 
 
-def refusal_response(refused: Refused, headers: dict[str, str]) -> JSONResponse:
-    """A refusal as the client gets it."""
-    if refused.retry_after is not None:
-        headers = {**headers, "retry-after": str(refused.retry_after)}
-    if refused.status in (408, 413):
-        headers = {**headers, "connection": "close"}  # the rest of the body is not worth reading
-    return JSONResponse(refused.body(), refused.status, headers)
-
-
-def request_id(request: Request) -> str:
-    """The client's own id for logs and headers, never the engine's key; a new one where it gave none."""
-    given = request.headers.get("x-request-id")
-    if given is None:
-        return secrets.token_hex(8)
-    if not _REQUEST_ID.fullmatch(given):
-        raise Refused(400, "x-request-id: use up to 128 letters, digits and . _ : -")
-    return given
-
-
-def owner_key(request: Request) -> str:
-    """Whose turn it is in the fair queue: the API key's name, or the address where there are no keys."""
-    key = key_of(request)
-    return key.name if key is not None else (request.client.host if request.client else "")
-
-
-def key_of(request: Request) -> Key | None:
-    """The API key that came with the request, where keys are required."""
-    key: Key | None = request.scope.get("state", {}).get("key")
-    return key
+async def _by_some_rung(call: Call, service: Service, asked: Sampled, make_shape: MakeShape) -> Response:
+    """The answer of the first rung that can give one. Raises Refused as the last one that was asked did."""
+    key = key_of(call.request)
+    identity = asked.user or (key.name if key else "") or call.id
+    call.service = service
+    last = Refused(503, "no variant can answer now", outcome="shed", retry_after=2)
+    for rung in service.router.rungs(identity):
+        call.backend = rung.backend
+        call.headers |= {**rung.backend.headers, "x-qtool-rung": str(rung.place)}
+        try:
+            if isinstance(rung.backend, Upstream):
+                return await proxied(call, rung.backend, asked)
+            return await _admitted(call, rung.backend, asked, make_shape)
+        except Refused as refused:
+            if refused.outcome not in ("shed", "server_error") or refused.status == 429:
+                raise
+            last = refused
+            judge(call, refused.outcome, time.monotonic() - call.began_s, None)
+            if call.backend.places.draining:
+                raise
+    raise last
 
 
 async def _admitted(call: Call, deployment: Deployment, asked: Sampled, make_shape: MakeShape) -> Response:
@@ -170,8 +155,8 @@ async def _collected(call: Call, deployment: Deployment, exchange: Exchange, sha
             task.cancel()
         await asyncio.gather(answering, leaving, return_exceptions=True)
         deployment.end(exchange)
-        count_tokens(call, deployment, exchange)
-    record(call, deployment, "success", 200, exchange=exchange)
+        count_tokens(call, exchange)
+    record(call, "success", 200, exchange=exchange)
     return JSONResponse(shape.whole(exchange), headers=call.headers)
 
 
@@ -221,46 +206,12 @@ class _Stream:
         """Counts the request and gives its room back."""
         self.exchange.cancel()
         self.deployment.end(self.exchange)
-        count_tokens(self.call, self.deployment, self.exchange)
+        count_tokens(self.call, self.exchange)
         self._ticket.release()
         refused = self._refused
         if not complete:
-            record(self.call, self.deployment, "aborted", _CLIENT_CLOSED_REQUEST, exchange=self.exchange)
+            record(self.call, "aborted", CLIENT_CLOSED_REQUEST, exchange=self.exchange)
         elif refused is None:
-            record(self.call, self.deployment, "success", 200, exchange=self.exchange)
+            record(self.call, "success", 200, exchange=self.exchange)
         else:
-            record(self.call, self.deployment, refused.outcome, 200, reason=refused.message, exchange=self.exchange)
-
-
-def count_tokens(call: Call, deployment: Deployment, exchange: Exchange) -> None:
-    """Counts what was generated, complete or not."""
-    used = answers.usage(exchange)
-    call.tokens = used["total_tokens"]
-    deployment.metrics.tokens(used["prompt_tokens"], used["completion_tokens"])
-    for choice in exchange.choices:
-        deployment.metrics.finished(choice.transcript.finish or "abort")
-
-
-def record(
-    call: Call,
-    deployment: Deployment,
-    outcome: Outcome,
-    status: int,
-    *,
-    reason: str = "",
-    exchange: Exchange | None = None,
-) -> None:
-    """One count and one log line per request; nothing of what was said in it."""
-    seconds = time.monotonic() - call.began_s
-    deployment.metrics.ended(outcome)
-    if outcome in ("success", "deadline", "server_error"):
-        deployment.metrics.answered(seconds, len(exchange.choices) if exchange else 1)
-    line: dict[str, object] = {"request": call.id, "route": call.request.url.path, "status": status}
-    line |= {"outcome": outcome, "seconds": round(seconds, 4), "variant": deployment.variant}
-    if reason:
-        line["reason"] = reason if outcome != "client_error" else reason.partition(":")[0][:80]
-    if exchange is not None:
-        line |= answers.usage(exchange)
-        if exchange.cut_short:
-            line["cut_short"] = True
-    _log.info("request", extra={"fields": line})
+            record(self.call, refused.outcome, 200, reason=refused.message, exchange=self.exchange)

@@ -8,11 +8,11 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from qtool.serve.api.answers import event, message, usage
 from qtool.serve.api.chat_schema import ChatRequest
-from qtool.serve.api.exchange import Choice, Exchange
 from qtool.serve.api.fields import Whole
 from qtool.serve.api.refusal import Refused
 from qtool.serve.api.schema import Sampled, Strict, decode
 from qtool.serve.deployment import Deployment
+from qtool.serve.text.exchange import Choice, Exchange
 from qtool.serve.text.transcript import Piece
 
 

@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from qtool.serve.api.body import read_document
+from qtool.serve.api.call import refusal_response, request_id
 from qtool.serve.api.chat_schema import Message
 from qtool.serve.api.fields import TokenId
-from qtool.serve.api.handler import refusal_response, request_id
 from qtool.serve.api.refusal import Disconnected, Refused
 from qtool.serve.api.schema import Asked, Strict, decode
 from qtool.serve.service import Service
@@ -70,9 +70,9 @@ async def _answered(
     request: Request, kind: type[Asked], answer: Callable[[Asked, Service], dict[str, object]]
 ) -> Response:
     service: Service = request.app.state.service
-    deployment = service.deployment
-    headers = dict(deployment.headers)
+    headers = dict(service.first.headers)
     try:
+        deployment = service.deployment
         headers["x-request-id"] = request_id(request)
         asked = await read_document(
             request,
@@ -87,8 +87,8 @@ async def _answered(
         found = await asyncio.get_running_loop().run_in_executor(deployment.preparing, answer, asked, service)
         return JSONResponse(found, headers=headers)
     except Refused as refused:
-        deployment.metrics.ended(refused.outcome)
+        service.first.metrics.ended(refused.outcome)
         return refusal_response(refused, headers)
     except Disconnected:
-        deployment.metrics.ended("aborted")
+        service.first.metrics.ended("aborted")
         return Response(status_code=499, headers=headers)
