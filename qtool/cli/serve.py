@@ -9,9 +9,16 @@ _DEFAULT_QUEUE = "Answers waiting for a place; more are refused with 503 (defaul
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(help="Folder that `qtool bundle` wrote.")],
+    bundle: Annotated[Path | None, typer.Argument(help="Folder that `qtool bundle` wrote.")] = None,
+    upstream: Annotated[
+        list[str] | None, typer.Option(help="Serve other OpenAI-compatible servers instead of a bundle (repeatable).")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8000,
+    admin_port: Annotated[int | None, typer.Option(help="Port for /metrics and /admin (default: the same).")] = None,
+    keys: Annotated[Path | None, typer.Option(help="TOML file of API keys (default: everybody may ask).")] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="Certificate chain (PEM) for HTTPS.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Private key (PEM) for HTTPS.")] = None,
     name: Annotated[str | None, typer.Option("--model-name", help="Model name clients ask for.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0.")] = "auto",
     threads: Annotated[
@@ -34,14 +41,38 @@ def command(
         float, typer.Option(min=0.5, help="Seconds of silence after which the engine is restarted.")
     ] = 5.0,
     max_body_bytes: Annotated[int, typer.Option(min=1000, help="Largest request body; more is refused.")] = 2_000_000,
+    canary: Annotated[Path | None, typer.Option(help="Bundle that answers a share of the requests.")] = None,
+    canary_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of users the canary gets.")] = 0.1,
+    canary_auto: Annotated[
+        bool, typer.Option("--canary-auto", help="Promote or withdraw the canary when the sequential test decides.")
+    ] = False,
+    rung: Annotated[
+        list[Path] | None, typer.Option(help="Bundle that answers when the ones before it cannot (repeatable).")
+    ] = None,
+    fallback_url: Annotated[
+        list[str] | None, typer.Option(help="OpenAI-compatible server that answers when no bundle can (repeatable).")
+    ] = None,
+    breaker_p99: Annotated[
+        float | None, typer.Option(help="Pass a variant over while its p99 is above this many seconds.")
+    ] = None,
+    breaker_quality: Annotated[
+        float | None, typer.Option(help="Pass a variant over while its mean quality is below this.")
+    ] = None,
+    samples: Annotated[Path | None, typer.Option(help="Folder for samples of the traffic (JSON lines).")] = None,
+    sample_rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of requests that is sampled.")] = 0.01,
 ) -> None:
     """Serve /v1/completions, /v1/chat/completions, /v1/models, /health, /ready and /metrics until told to stop."""
     from qtool.front_door.shipping import serve
 
     serve(
         bundle,
+        upstream=upstream or (),
         host=host,
         port=port,
+        admin_port=admin_port,
+        keys=keys,
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
         model_name=name,
         device=device,
         threads=threads,
@@ -54,4 +85,13 @@ def command(
         drain=drain,
         stall=stall,
         max_body_bytes=max_body_bytes,
+        canary=canary,
+        canary_share=canary_share,
+        canary_auto=canary_auto,
+        rung=rung or (),
+        fallback_url=fallback_url or (),
+        breaker_p99=breaker_p99,
+        breaker_quality=breaker_quality,
+        samples=samples,
+        sample_rate=sample_rate,
     )

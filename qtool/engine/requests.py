@@ -18,6 +18,7 @@ class Limits:
 
     vocabulary: int
     context_tokens: int
+    grammars: bool = False
 
 
 def check_generation(request: GenerationRequest, limits: Limits) -> None:
@@ -32,6 +33,8 @@ def check_generation(request: GenerationRequest, limits: Limits) -> None:
             f"{limits.context_tokens} tokens; shorten one of them"
         )
     _check_sampling(request.sampling)
+    if request.grammar is not None and not limits.grammars:
+        raise RequestError("this engine cannot hold its output to a grammar")
     _check_stops(request, limits)
     wanted = request.logprobs
     if wanted is not None and (not _is_whole(wanted) or not 0 <= wanted <= min(MOST_LOGPROBS, limits.vocabulary)):

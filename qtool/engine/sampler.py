@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from qtool.engine.contract import Sampling
+from qtool.engine.grammar import Matcher
 
 _FEW_TOKENS = 1024
 
@@ -18,6 +19,7 @@ class Chooser:
 
     sampling: Sampling
     alternatives: int | None
+    matcher: Matcher | None = None
     stream: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -53,7 +55,7 @@ def choose(
     tokens = torch.argmax(logits, dim=-1)
     chosen = tokens.tolist()
     for row, chooser in enumerate(choosers):
-        if chooser.penalized or chooser.sampling.temperature > 0.0:
+        if chooser.penalized or chooser.sampling.temperature > 0.0 or chooser.matcher is not None:
             chosen[row] = _choose_row(logits[row], chooser, prompts[row], outputs[row])
     tokens = torch.tensor(chosen, device=logits.device)
     logprobs = (logits.gather(1, tokens[:, None])[:, 0] - normalizers).tolist()
@@ -71,6 +73,8 @@ def _choose_row(logits: Tensor, chooser: Chooser, prompt: Sequence[int], output:
     sampling = chooser.sampling
     if chooser.penalized:
         logits = _penalize(logits, sampling, prompt, output)
+    if chooser.matcher is not None:
+        logits = chooser.matcher.masked(logits)
     if sampling.temperature == 0.0:
         return int(torch.argmax(logits))
     draw = chooser.stream.random()

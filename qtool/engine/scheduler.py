@@ -9,6 +9,7 @@ import torch
 
 from qtool.engine.contract import FinishReason, GenerationRequest, TokenEvent
 from qtool.engine.feed import Feeder
+from qtool.engine.grammar import Matcher
 from qtool.engine.network import Network
 from qtool.engine.ragged import Row
 from qtool.engine.sampler import Choice, Chooser, choose
@@ -81,12 +82,12 @@ class Scheduler:
         """Slots without a request."""
         return len(self._free)
 
-    def submit(self, request: GenerationRequest) -> int:
-        """Queues a valid request; its number."""
+    def submit(self, request: GenerationRequest, matcher: Matcher | None = None) -> int:
+        """Queues a valid request; its number. `matcher` holds its output to a grammar."""
         number = self._next
         self._next += 1
         watch = StopWatch(request.stop, self._decode) if request.stop and self._decode else None
-        chooser = Chooser(request.sampling, request.logprobs)
+        chooser = Chooser(request.sampling, request.logprobs, matcher)
         self._waiting.append(Running(number, request, chooser, watch, tokens=list(request.ids)))
         return number
 
@@ -239,9 +240,13 @@ class Scheduler:
             self._release(running)
             return TokenEvent(running.number, None, choice.logprob, now, finish="stop")
         running.tokens.append(choice.token)
+        matcher = running.chooser.matcher
+        if matcher is not None:
+            matcher.take(choice.token)
         produced = len(running.tokens) - len(request.ids)
         finish: FinishReason | None = None
-        if running.watch is not None and running.watch.reached(running.output):
+        stopped = running.watch is not None and running.watch.reached(running.output)
+        if stopped or (matcher is not None and matcher.finished):
             finish = "stop"
         elif produced >= request.max_new_tokens:
             finish = "length"

@@ -1,5 +1,6 @@
 """`qtool.run`, `report`, `bundle` and `serve`: from a plan to a server."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replaced
 from pathlib import Path
@@ -129,10 +130,15 @@ def verify(bundle: PathLike, *, backend: str = "qtool", device: str = "auto", qu
 
 
 def serve(
-    bundle: PathLike,
+    bundle: PathLike | None = None,
     *,
+    upstream: Sequence[str] = (),
     host: str = "127.0.0.1",
     port: int = 8000,
+    admin_port: int | None = None,
+    keys: PathLike | None = None,
+    tls_certificate: PathLike | None = None,
+    tls_key: PathLike | None = None,
     model_name: str | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -145,14 +151,25 @@ def serve(
     drain: float = 45.0,
     stall: float = 5.0,
     max_body_bytes: int = 2_000_000,
+    canary: PathLike | None = None,
+    canary_share: float = 0.1,
+    canary_auto: bool = False,
+    rung: Sequence[PathLike] = (),
+    fallback_url: Sequence[str] = (),
+    breaker_p99: float | None = None,
+    breaker_quality: float | None = None,
+    samples: PathLike | None = None,
+    sample_rate: float = 0.01,
 ) -> None:
-    """Serves a bundle behind an OpenAI-compatible HTTP server until told to stop."""
-    from qtool.serve.stage import Listening, Running, default_limits
+    """Serves a bundle, or other servers (`upstream`), behind an OpenAI-compatible HTTP server until told to stop."""
+    from qtool.serve.limits import Limits
+    from qtool.serve.routing.breaker import Thresholds
+    from qtool.serve.stage import Listening, Routing, Running, Serving, Watching, default_limits
     from qtool.serve.stage import serve as listen
     from qtool.serve.supervision.gate import read_bundle
     from qtool.serve.watching.log import configure
 
-    limits = default_limits(read_bundle(Path(bundle)))
+    limits = default_limits(read_bundle(Path(bundle))) if bundle is not None else Limits()
     configure()
     limits = replaced(
         limits,
@@ -166,13 +183,24 @@ def serve(
         stall_seconds=stall,
         max_body_bytes=max_body_bytes,
     )
-    listen(
-        Path(bundle),
-        listening=Listening(host, port),
+    routing = Routing(
+        canary=optional_path(canary),
+        canary_share=canary_share,
+        canary_automatic=canary_auto,
+        rungs=tuple(Path(folder) for folder in rung),
+        fallback_urls=tuple(fallback_url),
+        breaker=Thresholds(p99_seconds=breaker_p99, quality=breaker_quality),
+    )
+    files = (optional_path(keys), optional_path(tls_certificate), optional_path(tls_key))
+    serving = Serving(
+        listening=Listening(host, port, admin_port, *files),
+        running=Running(device, threads),
+        routing=routing,
+        watching=Watching(optional_path(samples), sample_rate),
         name=model_name,
         limits=limits,
-        running=Running(device, threads),
     )
+    listen(optional_path(bundle), serving, upstream=upstream)
 
 
 def _command() -> str:

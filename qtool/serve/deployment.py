@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from qtool.engine.contract import EngineStatus
 from qtool.errors import QtoolError
 from qtool.serve.admission.places import Places
-from qtool.serve.api.exchange import Exchange
 from qtool.serve.api.refusal import leaving, shed
 from qtool.serve.limits import Limits
+from qtool.serve.routing.breaker import Breaker, Thresholds
 from qtool.serve.supervision.engine_loop import Opened
 from qtool.serve.supervision.hosts import Host
 from qtool.serve.supervision.readiness import Readiness
 from qtool.serve.supervision.supervisor import Supervisor, Watch
+from qtool.serve.text.exchange import Exchange
 from qtool.serve.text.vocabulary import Vocabulary
 from qtool.serve.watching.metrics import Metrics
 
@@ -62,6 +63,7 @@ class Deployment:
         self.metrics = Metrics(identity.model, identity.variant, identity.fingerprint)
         self.preparing = ThreadPoolExecutor(1, thread_name_prefix="qtool-prompts")
         self.exchanges: set[Exchange] = set()
+        self.breaker = Breaker(Thresholds())
         self._open_vocabulary = parts.open_vocabulary
         self._on_failure = on_failure
         self._vocabulary: Vocabulary | None = None
@@ -99,6 +101,11 @@ class Deployment:
         if self.supervisor.capacity is None:
             raise shed(f"not ready: {self.readiness.state.phase}", self.places.retry_after())
         return self.supervisor.capacity
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Prompt and answer together; None while nobody knows."""
+        return self.supervisor.capacity.context_tokens if self.supervisor.capacity else None
 
     def healthy(self) -> tuple[bool, str]:
         """Whether the engine does its rounds, and a word why not. Load and first loading never make this false."""

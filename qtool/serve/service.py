@@ -1,24 +1,77 @@
 """What one HTTP server shares among its requests: the name it serves, its limits, its doors, who answers."""
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 from qtool.serve.admission.connections import Connections
+from qtool.serve.admission.keys import Keys
 from qtool.serve.api.body import Reading
+from qtool.serve.api.refusal import Refused
 from qtool.serve.deployment import Deployment
+from qtool.serve.routing.router import Router
+from qtool.serve.watching.metrics import exposition
+from qtool.serve.watching.sampling import Samples
 
 
 class Service:
     """A model name and the variant that answers for it."""
 
-    def __init__(self, deployment: Deployment) -> None:
-        self.deployment = deployment
-        self.model = deployment.model
-        self.limits = deployment.limits
-        self.connections = Connections(deployment.limits)
+    def __init__(self, first: Deployment | Router, keys: Keys | None = None, admin_port: int | None = None) -> None:
+        self.router = first if isinstance(first, Router) else Router([first])
+        self.keys = keys or Keys()
+        self.admin_port = admin_port
+        self.first = self.router.backends[0]
+        self.limits = self.first.limits
+        self.connections = Connections(self.first.limits)
         self.reading = Reading()
+        self.samples: Samples | None = None
         self.decoding = ThreadPoolExecutor(1, thread_name_prefix="qtool-bodies")
 
+    @property
+    def model(self) -> str:
+        """The name clients ask for."""
+        return self.first.model
+
+    @property
+    def deployment(self) -> Deployment:
+        """The first rung, where it is an engine of this server. Raises Refused (404) where it is another server."""
+        if not isinstance(self.first, Deployment):
+            raise Refused(404, "this server is a gateway; ask the servers behind it")
+        return self.first
+
+    def text(self) -> bytes:
+        """All series of all variants in Prometheus' text format."""
+        return exposition([backend.metrics for backend in self.router.backends])
+
+    def check_places(self) -> None:
+        """Raises Refused (503) where nobody can be admitted, before a body is read."""
+        if len(self.router.backends) == 1:
+            self.first.places.check()
+        else:
+            self.first.places.check_draining()
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Starts every variant."""
+        for backend in self.router.backends:
+            backend.start(loop)
+
+    def drain(self) -> None:
+        """Refuses new requests from now on."""
+        for backend in self.router.backends:
+            backend.drain()
+
+    async def drained(self) -> None:
+        """Returns when no variant has a request left, or time is over."""
+        await asyncio.gather(*(backend.drained() for backend in self.router.backends))
+
+    def stop(self) -> int:
+        """Ends the requests in progress; how many there were."""
+        return sum(backend.stop() for backend in self.router.backends)
+
     def close(self) -> None:
-        """Frees what is shared; the deployments are closed too."""
-        self.deployment.close()
+        """Frees what is shared; the variants are closed too."""
+        for backend in self.router.backends:
+            backend.close()
+        if self.samples is not None:
+            self.samples.close()
         self.decoding.shutdown(wait=False, cancel_futures=True)

@@ -103,7 +103,8 @@ class FakeVocabulary:
     stop_ids = (EOS,)
     longest_token = 4
     has_chat = True
-    has_tools = False
+    has_tools = True
+    thinks = True
 
     def encode(self, text: str) -> tuple[int, ...]:
         return (BOS, *text.encode("utf-8"))
@@ -115,4 +116,11 @@ class FakeVocabulary:
         return {BOS: "<s>", EOS: "</s>"}.get(token) or bytes([token]).decode("utf-8", errors="replace")
 
     def render_chat(self, messages: Sequence[dict[str, str]], tools: Sequence[dict[str, object]] = ()) -> str:
-        return "".join(TEMPLATE.format(**message) for message in messages) + "[assistant]"
+        known = "".join(f"[tool]{tool['function']['name']}\n" for tool in tools)
+        return known + "".join(TEMPLATE.format(**message) for message in messages) + "[assistant]"
+
+    def check_grammar(self, grammar: str) -> None:
+        from qtool.errors import RequestError
+
+        if "impossible" in grammar:
+            raise RequestError("the grammar cannot be used: impossible")

@@ -182,7 +182,8 @@ def test_messages(served: Running, messages: object):
         {"chat_template": "{{ cycler.__init__.__globals__ }}"},
         {"chat_template_kwargs": {"a": 1}},
         {"tools": [{"type": "function"}]},
-        {"response_format": {"type": "json_object"}},
+        {"response_format": {"type": "regex", "regex": "impossible"}},
+        {"response_format": {"type": "regex", "grammar": "x"}},
         {"documents": []},
     ],
 )

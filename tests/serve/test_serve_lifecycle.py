@@ -220,6 +220,7 @@ def test_metrics_count_tokens_times_and_outcomes():
         server.complete(prompt="x=abc", max_tokens=10)
         server.complete(prompt="x=abc", max_tokens=10, stream=True)
         server.complete(n=0)
+        server.wait_idle()  # a stream is counted when its last byte is out
         text = server.client.get("/metrics").text
         labels = 'model="m",variant="w8a16"'
         assert f"qtool_generation_tokens_total{{{labels}}} 6.0" in text

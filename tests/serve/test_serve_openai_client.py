@@ -6,8 +6,8 @@ import pytest
 from fake_engine import FakeEngine
 from live_server import Running, running_server
 
-from qtool.serve.api.exchange import choice_seed
 from qtool.serve.limits import Limits
+from qtool.serve.text.exchange import choice_seed
 
 openai = pytest.importorskip("openai")
 

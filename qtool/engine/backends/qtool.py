@@ -22,6 +22,7 @@ from qtool.engine.contract import (
     ScoreRequest,
     TokenEvent,
 )
+from qtool.engine.grammar import Grammars
 from qtool.engine.memory import address_bytes, available_bytes
 from qtool.engine.network import PROBE_TOKENS, Network
 from qtool.engine.requests import Limits, check_generation, check_score
@@ -56,6 +57,7 @@ def open_model(folder: Path, options: EngineOptions) -> Engine:
             slots=options.slots,
             context_tokens=options.context_tokens,
             decode=folder_decode(folder),
+            folder=folder,
             memory_bytes=int(available_bytes(device) * _CACHE_SHARE),
             loaded=loaded,
             probe=probe_of(folder, loaded.model),
@@ -85,6 +87,7 @@ class QtoolEngine:
         slots: int = 32,
         context_tokens: int | None = None,
         decode: Decode | None = None,
+        folder: Path | None = None,
         memory_bytes: int | None = None,
         loaded: LoadedModel | None = None,
         probe: Sequence[int] = (),
@@ -100,7 +103,9 @@ class QtoolEngine:
         self.notes: tuple[str, ...] = ()
         self.device, self.dtype = str(device), str(dtype).removeprefix("torch.")
         self.cache_bytes = room * _token_bytes(self._network)
-        self._limits = Limits(self._network.vocabulary, context)
+        self._limits = Limits(self._network.vocabulary, context, grammars=decode is not None and folder is not None)
+        self._folder = folder
+        self._grammars: Grammars | None = None
         self._slots = slots
         self._decode = decode
         self._chunk_tokens = _CHUNK_TOKENS.get(device.type, 512)
@@ -130,7 +135,13 @@ class QtoolEngine:
         check_generation(request, self._limits)
         if request.stop and self._decode is None:
             raise RequestError("stop strings need a tokenizer, and this model folder has none; use stop_ids")
-        return self._open().submit(request)
+        matcher = None
+        if request.grammar is not None:
+            if self._grammars is None:
+                assert self._folder is not None  # checked: limits.grammars
+                self._grammars = Grammars.of_folder(self._folder, self._network.vocabulary)
+            matcher = self._grammars.matcher(request.grammar)
+        return self._open().submit(request, matcher)
 
     def step(self) -> list[TokenEvent]:
         """Advances every running request by at most one token."""

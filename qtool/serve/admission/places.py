@@ -41,6 +41,11 @@ class Places:
         """Raises Refused (503) where not even one choice would be admitted: before a body is read."""
         self._check(1, "", ahead=0)
 
+    def check_draining(self) -> None:
+        """Raises Refused (503) where nobody is admitted any more: before a body is read."""
+        if self.draining:
+            raise shed("the server is shutting down; another one will take over", self.retry_after())
+
     def admit(self, choices: int, key: str = "", *, ahead: int = 0) -> "Ticket":
         """Room for `choices` of `key`, taken at once or refused at once (503 with Retry-After).
 
@@ -82,8 +87,7 @@ class Places:
         return min(max(math.ceil(seconds * random.uniform(1.0, 1.5)), 1), _LONGEST_WAIT_SECONDS)
 
     def _check(self, choices: int, key: str, *, ahead: int) -> None:
-        if self.draining:
-            raise shed("the server is shutting down; another one will take over", self.retry_after())
+        self.check_draining()
         capacity = self._running + self._queue
         if self.admitted + choices > capacity:
             raise shed(
@@ -103,9 +107,16 @@ class Ticket:
         self._places = places
         self._choices = choices
         self._key = key
+        self._then: list[Callable[[], None]] = []
+
+    def on_release(self, then: Callable[[], None]) -> None:
+        """Calls `then` when the places are given back."""
+        self._then.append(then)
 
     def release(self) -> None:
         """Gives the places back."""
         choices, self._choices = self._choices, 0
         if choices:
             self._places.release(choices, self._key)
+            for then in self._then:
+                then()

@@ -3,12 +3,29 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from qtool.serve.api.chat_schema import ChatRequest
-from qtool.serve.api.exchange import Choice
+from qtool.serve.api.refusal import Refused
 from qtool.serve.api.schema import Sampled
+from qtool.serve.text.exchange import Choice, Exchange
+from qtool.serve.text.parts import Splitter
 from qtool.serve.text.transcript import Piece, Token
 from qtool.serve.text.vocabulary import Vocabulary
+
+
+class Shape(Protocol):
+    """How the answer of one endpoint is written: whole, or as events in this order."""
+
+    def whole(self, exchange: Exchange) -> dict[str, object]: ...
+
+    def begin(self, exchange: Exchange) -> bytes: ...
+
+    def piece(self, choice: Choice, piece: Piece) -> bytes: ...
+
+    def end(self, exchange: Exchange) -> bytes: ...
+
+    def failure(self, refused: Refused) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,52 +36,112 @@ class Envelope:
     created: int
     model: str
     fingerprint: str
-    chat: bool
 
-    def wrap(self, choices: Sequence[object], *, chunk: bool) -> dict[str, object]:
-        """An answer object around `choices`."""
-        kind = "chat.completion" if self.chat else "text_completion"
+
+class CompletionShape:
+    """Answers of /v1/completions and /v1/chat/completions."""
+
+    def __init__(self, envelope: Envelope, asked: Sampled, vocabulary: Vocabulary) -> None:
+        self._envelope = envelope
+        self._asked = asked
+        self._vocabulary = vocabulary
+        self._chat = isinstance(asked, ChatRequest)
+
+    def whole(self, exchange: Exchange) -> dict[str, object]:
+        """The answer of a request that does not stream."""
+        parts = [self._choice(exchange, choice) for choice in exchange.choices]
+        return {**self._wrap(parts, chunk=False), "usage": usage(exchange)}
+
+    def begin(self, exchange: Exchange) -> bytes:
+        """The first chunk of each streamed chat choice: who speaks."""
+        if not self._chat:
+            return b""
+        delta = {"role": "assistant", "content": ""}
+        parts = (
+            {"index": choice.index, "delta": delta, "logprobs": None, "finish_reason": None}
+            for choice in exchange.choices
+        )
+        return b"".join(event(self._wrap([part], chunk=True)) for part in parts)
+
+    def piece(self, choice: Choice, piece: Piece) -> bytes:
+        """One chunk of a stream; nothing where a mark may be beginning."""
+        part: dict[str, object] = {
+            "index": choice.index,
+            "logprobs": self._logprobs(piece.tokens),
+            "finish_reason": piece.finish,
+        }
+        if self._chat:
+            delta = _delta(choice, piece)
+            if not delta and piece.finish is None and part["logprobs"] is None:
+                return b""
+            part["delta"] = delta
+            part["finish_reason"] = _finish(piece.finish, choice.splitter)
+        else:
+            part["text"] = piece.text
+        if self._asked.return_token_ids:
+            part["token_ids"] = [token.id for token in piece.tokens]
+        return event(self._wrap([part], chunk=True))
+
+    def end(self, exchange: Exchange) -> bytes:
+        """Token counts where they were asked for, and the end mark."""
+        last = b""
+        if self._asked.wants_usage:
+            last = event({**self._wrap([], chunk=True), "usage": usage(exchange)})
+        return last + b"data: [DONE]\n\n"
+
+    def failure(self, refused: Refused) -> bytes:
+        """An error event; no end mark follows it."""
+        return event(refused.body())
+
+    def _wrap(self, choices: Sequence[object], *, chunk: bool) -> dict[str, object]:
+        kind = "chat.completion" if self._chat else "text_completion"
         return {
-            "id": self.id,
-            "object": f"{kind}.chunk" if chunk and self.chat else kind,
-            "created": self.created,
-            "model": self.model,
-            "system_fingerprint": self.fingerprint,
+            "id": self._envelope.id,
+            "object": f"{kind}.chunk" if chunk and self._chat else kind,
+            "created": self._envelope.created,
+            "model": self._envelope.model,
+            "system_fingerprint": self._envelope.fingerprint,
             "choices": list(choices),
         }
 
+    def _choice(self, exchange: Exchange, choice: Choice) -> dict[str, object]:
+        transcript = choice.transcript
+        part: dict[str, object] = {
+            "index": choice.index,
+            "logprobs": self._logprobs(transcript.tokens),
+            "finish_reason": transcript.finish,
+        }
+        if self._chat:
+            splitter = exchange.splitter()
+            part["message"] = message(transcript.text, splitter)
+            part["finish_reason"] = _finish(transcript.finish, splitter)
+        else:
+            part["text"] = transcript.text
+        if self._asked.return_token_ids:  # as vLLM names them
+            part["prompt_token_ids"] = list(choice.prompt)
+            part["token_ids"] = [token.id for token in transcript.tokens]
+        return part
 
-def whole(envelope: Envelope, asked: Sampled, choices: Sequence[Choice], vocabulary: Vocabulary) -> dict[str, object]:
-    """The answer of a request that does not stream."""
-    parts = [_whole_choice(asked, choice, vocabulary) for choice in choices]
-    return {**envelope.wrap(parts, chunk=False), "usage": usage(asked, choices)}
-
-
-def chunk(
-    envelope: Envelope, asked: Sampled, choice: Choice, piece: Piece, vocabulary: Vocabulary
-) -> dict[str, object]:
-    """One chunk of a stream."""
-    logprobs = _logprobs(asked, piece.tokens, vocabulary)
-    part: dict[str, object] = {"index": choice.index, "logprobs": logprobs, "finish_reason": piece.finish}
-    if envelope.chat:
-        part["delta"] = {"content": piece.text} if piece.text else {}
-    else:
-        part["text"] = piece.text
-    if asked.return_token_ids:
-        part["token_ids"] = [token.id for token in piece.tokens]
-    return envelope.wrap([part], chunk=True)
-
-
-def opening(envelope: Envelope, choice: Choice) -> dict[str, object]:
-    """The first chunk of a streamed chat choice: who speaks."""
-    delta = {"role": "assistant", "content": ""}
-    part = {"index": choice.index, "delta": delta, "logprobs": None, "finish_reason": None}
-    return envelope.wrap([part], chunk=True)
+    def _logprobs(self, tokens: Sequence[Token]) -> dict[str, object] | None:
+        return _logprobs(self._asked, tokens, self._vocabulary)
 
 
-def usage(asked: Sampled, choices: Sequence[Choice]) -> dict[str, int]:
+def message(text: str, splitter: Splitter) -> dict[str, object]:
+    """The assistant message that `text` is, its parts told apart by a fresh `splitter`."""
+    parts = [*splitter.feed(text), *splitter.end()]
+    content = "".join(part for kind, part in parts if kind == "content")
+    reasoning = "".join(part for kind, part in parts if kind == "reasoning")
+    found: dict[str, object] = {"role": "assistant", "content": content, "refusal": None}
+    if splitter.calls:
+        found["content"] = content or None
+        found["tool_calls"] = [call.body() for call in splitter.calls]
+    return {**found, "reasoning_content": reasoning} if reasoning else found
+
+
+def usage(exchange: Exchange) -> dict[str, int]:
     """Token counts; a prompt with several choices counts once."""
-    prompt_tokens = sum(len(choice.prompt) for choice in choices[:: asked.n])
+    choices = exchange.choices
+    prompt_tokens = sum(len(choice.prompt) for choice in choices[:: exchange.asked.n])
     completion_tokens = sum(choice.transcript.generated for choice in choices)
     return {
         "prompt_tokens": prompt_tokens,
@@ -73,26 +150,31 @@ def usage(asked: Sampled, choices: Sequence[Choice]) -> dict[str, int]:
     }
 
 
-def event(data: object) -> bytes:
-    """`data` as one server-sent event."""
-    return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n\n"
+def event(data: object, name: str = "") -> bytes:
+    """`data` as one server-sent event, with a name where the API gives events names."""
+    head = f"event: {name}\n".encode() if name else b""
+    return head + b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n\n"
 
 
-def _whole_choice(asked: Sampled, choice: Choice, vocabulary: Vocabulary) -> dict[str, object]:
-    transcript = choice.transcript
-    part: dict[str, object] = {
-        "index": choice.index,
-        "logprobs": _logprobs(asked, transcript.tokens, vocabulary),
-        "finish_reason": transcript.finish,
-    }
-    if isinstance(asked, ChatRequest):
-        part["message"] = {"role": "assistant", "content": transcript.text, "refusal": None}
-    else:
-        part["text"] = transcript.text
-    if asked.return_token_ids:  # as vLLM names them
-        part["prompt_token_ids"] = list(choice.prompt)
-        part["token_ids"] = [token.id for token in transcript.tokens]
-    return part
+def _delta(choice: Choice, piece: Piece) -> dict[str, object]:
+    """What a piece adds to a streamed message."""
+    splitter = choice.splitter
+    known = len(splitter.calls)
+    parts = splitter.feed(piece.text)
+    if piece.finish is not None:
+        parts += splitter.end()
+    delta: dict[str, object] = {}
+    for name, kind in (("content", "content"), ("reasoning_content", "reasoning")):
+        text = "".join(part for found, part in parts if found == kind)
+        if text:
+            delta[name] = text
+    if len(splitter.calls) > known:
+        delta["tool_calls"] = [call.body(known + index) for index, call in enumerate(splitter.calls[known:])]
+    return delta
+
+
+def _finish(finish: str | None, splitter: Splitter) -> str | None:
+    return "tool_calls" if finish == "stop" and splitter.calls else finish
 
 
 def _logprobs(asked: Sampled, tokens: Sequence[Token], vocabulary: Vocabulary) -> dict[str, object] | None:

@@ -64,6 +64,7 @@ class CalledFunction(Strict):
 
     name: Annotated[str, Field(pattern=_TOOL_NAME)]
     arguments: str
+    parsed_arguments: Any = None  # the openai client's own reading of them, sent back with the rest
 
 
 class ToolCall(Strict):
@@ -72,6 +73,7 @@ class ToolCall(Strict):
     id: Annotated[str, Field(min_length=1, max_length=128)]
     type: Literal["function"] = "function"
     function: CalledFunction
+    index: int = 0  # of a streamed call
 
 
 class Message(Strict):

@@ -6,10 +6,18 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from qtool.serve.api.chat_schema import ChatRequest
-from qtool.serve.api.schema import CompletionRequest, Sampled
+from qtool.serve.api.responses import ResponsesRequest
+from qtool.serve.api.schema import CompletionRequest, Strict
+from qtool.serve.api.tokens import DetokenizeRequest, TokenizeRequest
 from qtool.serve.service import Service
 
-_BODIES: dict[str, type[Sampled]] = {"/v1/completions": CompletionRequest, "/v1/chat/completions": ChatRequest}
+_BODIES: dict[str, type[Strict]] = {
+    "/v1/completions": CompletionRequest,
+    "/v1/chat/completions": ChatRequest,
+    "/v1/responses": ResponsesRequest,
+    "/tokenize": TokenizeRequest,
+    "/detokenize": DetokenizeRequest,
+}
 _JSON = "application/json"
 _ERROR = {
     "type": "object",
@@ -32,6 +40,7 @@ _ERROR = {
 _ERRORS = {
     400: "The request is wrong; the message names the field.",
     401: "No or an unknown API key.",
+    403: "The key is not for this.",
     404: "The model or route is not served here.",
     405: "The method is not allowed here.",
     408: "The body came too slowly.",
@@ -77,12 +86,13 @@ def _responses(path: str, method: str) -> dict[str, Any]:
     return responses
 
 
-def _body(kind: type[Sampled], service: Service) -> object:
+def _body(kind: type[Strict], service: Service) -> object:
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
     parts = schema.pop("$defs", {})
     fields = schema["properties"]
     fields["model"] = {"type": "string", "enum": [service.model]}
-    fields["n"]["maximum"] = service.limits.max_choices
+    if "n" in fields:
+        fields["n"]["maximum"] = service.limits.max_choices
     if "messages" in fields:
         fields["messages"]["maxItems"] = service.limits.max_messages
     required = set(schema.get("required", ()))

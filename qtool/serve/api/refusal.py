@@ -7,7 +7,14 @@ from qtool.errors import RequestError
 Outcome = Literal["success", "client_error", "server_error", "shed", "deadline", "aborted"]
 
 _TYPES = {"shed": "overloaded_error", "deadline": "timeout_error", "client_error": "invalid_request_error"}
-_CODES = {401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 408: "timeout", 413: "too_large"}
+_CODES = {
+    401: "invalid_api_key",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "timeout",
+    413: "too_large",
+}
 _STATES = {"shed": "overloaded", "deadline": "deadline_exceeded", "server_error": "engine_error"}
 
 

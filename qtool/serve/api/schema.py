@@ -11,7 +11,7 @@ from qtool.serve.api.refusal import Refused
 
 _GREEDY_BELOW = 0.01  # a distribution this sharp is its most likely token, and dividing by less overflows
 _NAMED = re.compile(r"([a-z_]+): ")
-Asked = TypeVar("Asked", bound="Sampled")
+Asked = TypeVar("Asked", bound="Strict")
 
 
 class Strict(BaseModel):

@@ -1,23 +1,42 @@
 """From what a client asked to token ids, with every reason to refuse found before the engine sees it."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from qtool.engine.contract import EngineStatus
 from qtool.errors import ModelError
 from qtool.serve.api.chat_schema import ChatRequest, Message
 from qtool.serve.api.refusal import Refused
 from qtool.serve.api.schema import CompletionRequest, Sampled
+from qtool.serve.text.form import active_tools, grammar
+from qtool.serve.text.parts import THINK_OPEN
 from qtool.serve.text.vocabulary import Vocabulary
 
 _COMPLETION_TOKENS = 16
 
 
-def prompts(asked: Sampled, vocabulary: Vocabulary, capacity: EngineStatus) -> list[tuple[int, ...]]:
-    """Token ids of every prompt of `asked`. Raises Refused (400). May take long: run it in a thread."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a request is for the engine: prompts as token ids, the grammar of the answers; and what marks in the answers
+    mean: `tools` may be called, the model `thinks`, the prompt ends inside its reasoning."""
+
+    prompts: tuple[tuple[int, ...], ...]
+    grammar: str | None = None
+    tools: bool = False
+    thinks: bool = False
+    thinking: bool = False
+
+
+def prepare(asked: Sampled, vocabulary: Vocabulary, capacity: EngineStatus) -> Prepared:
+    """`asked` as the engine takes it. Raises Refused (400). May take long: run it in a thread."""
     if isinstance(asked, ChatRequest):
-        return [_chat(asked, vocabulary, capacity)]
-    assert isinstance(asked, CompletionRequest)  # there are two endpoints
-    return [_prompt(prompt, vocabulary, capacity) for prompt in asked.prompt]
+        ids = _chat(asked, vocabulary, capacity)
+        form = grammar(asked, vocabulary)
+        thinking = vocabulary.thinks and vocabulary.decode(ids[-8:]).rstrip().endswith(THINK_OPEN)
+        return Prepared((ids,), form, bool(active_tools(asked)), vocabulary.thinks, thinking)
+    assert isinstance(asked, CompletionRequest)  # all other endpoints become one of these two
+    return Prepared(tuple(_prompt(prompt, vocabulary, capacity) for prompt in asked.prompt))
 
 
 def new_tokens(asked: Sampled, prompt_tokens: int, capacity: EngineStatus, default_tokens: int) -> int:
@@ -48,28 +67,33 @@ def _prompt(prompt: str | Sequence[int], vocabulary: Vocabulary, capacity: Engin
 
 
 def _chat(asked: ChatRequest, vocabulary: Vocabulary, capacity: EngineStatus) -> tuple[int, ...]:
-    messages = asked.messages
+    tools = [tool.model_dump(exclude_defaults=True) | {"type": "function"} for tool in active_tools(asked)]
+    if tools and not vocabulary.has_tools:
+        raise Refused(400, "tools: this model's chat template knows no tools", param="tools")
+    return _encoded(chat_text(asked.messages, tools, vocabulary, capacity), "messages", vocabulary, capacity)
+
+
+def chat_text(
+    messages: Sequence[Message], tools: Sequence[dict[str, object]], vocabulary: Vocabulary, capacity: EngineStatus
+) -> str:
+    """What the chat template makes of `messages`, each of which is in it. Raises Refused (400)."""
     if not vocabulary.has_chat:
         raise Refused(400, "this model has no chat template; use /v1/completions", param="messages")
-    if not any(message.content.strip() for message in messages):
+    if not any(message.content.strip() or message.tool_calls for message in messages):
         raise Refused(400, "messages: none has any text", param="messages")
     for index, message in enumerate(messages):
         spelled = next((text for text in vocabulary.special_texts if text in message.content), None)
         if spelled is not None:
             raise Refused(400, f"messages.{index}: spells the control token {spelled!r}", param="messages")
-    if asked.response_format is not None and asked.response_format.type != "text":
-        raise Refused(400, "response_format: this model cannot constrain its output", param="response_format")
-    if asked.tools and asked.tool_choice != "none":
-        raise Refused(400, "tools: this model's chat template knows no tools", param="tools")
-    _check_length(sum(len(message.content) for message in messages), "messages", vocabulary, capacity)
+    check_length(sum(len(message.content) for message in messages), "messages", vocabulary, capacity)
     try:
-        text = vocabulary.render_chat([_spoken(message) for message in messages])
+        text = vocabulary.render_chat([_spoken(message) for message in messages], tools)
     except ModelError as error:  # the template itself refuses, for example two user messages in a row
         raise Refused(400, f"messages: {error}"[:280], param="messages") from error
     for index, message in enumerate(messages):
         if message.role in ("system", "developer", "user") and message.content.strip() not in text:
             raise Refused(400, f"messages.{index}: the model's chat template leaves this message out", param="messages")
-    return _encoded(text, "messages", vocabulary, capacity)
+    return text
 
 
 def _spoken(message: Message) -> dict[str, object]:
@@ -79,15 +103,35 @@ def _spoken(message: Message) -> dict[str, object]:
         "role": "system" if message.role == "developer" else message.role,
         "content": message.content or message.refusal,
     }
-    return {**spoken, "name": message.name} if message.name else spoken
+    if message.name:
+        spoken["name"] = message.name
+    if message.tool_calls:
+        calls = [(call.id, call.function.name, call.function.arguments) for call in message.tool_calls]
+        spoken["tool_calls"] = [
+            {"id": id_, "type": "function", "function": {"name": name, "arguments": _arguments(arguments)}}
+            for id_, name, arguments in calls
+        ]
+    if message.tool_call_id:
+        spoken["tool_call_id"] = message.tool_call_id
+    if message.reasoning_content:
+        spoken["reasoning_content"] = message.reasoning_content
+    return spoken
+
+
+def _arguments(text: str) -> object:
+    """Templates write the arguments of a call as JSON themselves: they want the object, not its text."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _encoded(text: str, field: str, vocabulary: Vocabulary, capacity: EngineStatus) -> tuple[int, ...]:
-    _check_length(len(text), field, vocabulary, capacity)
+    check_length(len(text), field, vocabulary, capacity)
     return _checked(vocabulary.encode(text), field, vocabulary, capacity)
 
 
-def _check_length(characters: int, field: str, vocabulary: Vocabulary, capacity: EngineStatus) -> None:
+def check_length(characters: int, field: str, vocabulary: Vocabulary, capacity: EngineStatus) -> None:
     """A text that cannot fit however it is cut is refused before the tokenizer, whose time may grow quadratically."""
     most = capacity.context_tokens * vocabulary.longest_token
     if characters > most:

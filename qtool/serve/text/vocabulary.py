@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from qtool.engine.grammar import Grammars
 from qtool.errors import ModelError
+from qtool.serve.text.parts import THINK_CLOSE, TOOL_OPEN
 
 
 class Vocabulary(Protocol):
@@ -16,8 +18,11 @@ class Vocabulary(Protocol):
     longest_token: int
     has_chat: bool
     has_tools: bool
+    thinks: bool
 
     def encode(self, text: str) -> tuple[int, ...]: ...
+
+    def check_grammar(self, grammar: str) -> None: ...
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
@@ -38,13 +43,23 @@ class BundleVocabulary:
         self.stop_ids = stop_ids(folder, self._tokenizer)
         self.longest_token = max(len(text) for text in self._tokenizer.get_vocab())
         self.has_chat = bool(self._tokenizer.chat_template)
-        self.has_tools = self.has_chat and "tools" in str(self._tokenizer.chat_template)
+        template = str(self._tokenizer.chat_template or "")
+        self.has_tools = "tools" in template and TOOL_OPEN in template
+        self.thinks = THINK_CLOSE in template
+        self._grammars: Grammars | None = None
+        self._folder = folder
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of `text`, with the BOS token where the tokenizer uses one."""
         from qtool.models.tokenizer import encode
 
         return encode(self._tokenizer, text)
+
+    def check_grammar(self, grammar: str) -> None:
+        """Raises RequestError where `grammar` cannot be used, MissingPackage where none can."""
+        if self._grammars is None:
+            self._grammars = Grammars(self._tokenizer, len(self._tokenizer), self.stop_ids)
+        self._grammars.check(grammar)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids` without special tokens; an incomplete character shows as U+FFFD at the end."""

@@ -1,8 +1,9 @@
 """What Prometheus sees: names of our own, edges chosen for the alerts, sheds and aborts apart from errors."""
 
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Metric, generate_latest
 
 from qtool.serve.api.refusal import Outcome
 
@@ -16,6 +17,28 @@ _SHORT = (0.0005, 0.001, 0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.025, 0
 _BETWEEN = (*_SHORT, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2.5, 5)
 _QUEUE = (0.0, 0.001, 0.005, 0.01, 0.05, 0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 30, 60)
 _STEP = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+def exposition(variants: "Sequence[Metrics]") -> bytes:
+    """The series of all `variants` in Prometheus' text format, each name described once."""
+    return generate_latest(_Together(variants))
+
+
+class _Together:
+    """Several registries as one: series of the same name belong together in the text."""
+
+    def __init__(self, variants: "Sequence[Metrics]") -> None:
+        self._variants = variants
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric once, with the samples of all variants."""
+        found: dict[str, Metric] = {}
+        for variant in self._variants:
+            for metric in variant.registry.collect():
+                known = found.setdefault(metric.name, metric)
+                if known is not metric:
+                    known.samples.extend(metric.samples)
+        yield from found.values()
 
 
 class Load(Protocol):
@@ -35,7 +58,7 @@ class Metrics:
     """All series of one served variant, in a registry of its own."""
 
     def __init__(self, model: str, variant: str, fingerprint: str) -> None:
-        self._registry = CollectorRegistry()
+        self._registry = self.registry = CollectorRegistry()
         self._labels = labels = (model, variant)
         requests = self._counter("qtool_requests", "Requests by how they ended.", "class")
         self._requests = {outcome: requests.labels(*labels, outcome) for outcome in _OUTCOMES}
@@ -48,6 +71,7 @@ class Metrics:
         self._queue = self._histogram("qtool_request_queue_time_seconds", "Arrival to joining the batch.", _QUEUE)
         self._choices = self._histogram("qtool_request_choices", "Choices a request asks for.", _STEP)
         self._restarts = self._counter("qtool_engine_deaths", "Engines that died or hung.").labels(*labels)
+        self._damaged = self._counter("qtool_damaged_answers", "Answers with a sign of damage.", "fault")
         self._ready = self._gauge("qtool_ready", "1 while /ready answers 200.")
         info = Info("qtool_serving", "What is served.", registry=self._registry)
         info.info({"model": model, "variant": variant, "system_fingerprint": fingerprint})
@@ -90,6 +114,10 @@ class Metrics:
     def next_token(self, seconds: float) -> None:
         """A choice has another token."""
         self._between.observe(seconds)
+
+    def damaged(self, fault: str) -> None:
+        """An answer shows a sign of damage."""
+        self._damaged.labels(*self._labels, fault).inc()
 
     def restarted(self) -> None:
         """An engine was lost."""

@@ -13,6 +13,8 @@ from qtool.engine.contract import GenerationRequest, TokenEvent
 from qtool.serve.api.refusal import Refused, expired, failed, lost, shed
 from qtool.serve.api.schema import Sampled
 from qtool.serve.supervision.jobs import Again, Event, Expired, Job, Lost, Owner, Rejected, Shed, Started
+from qtool.serve.text.parts import Splitter
+from qtool.serve.text.prompts import Prepared
 from qtool.serve.text.transcript import Piece, Transcript
 from qtool.serve.text.vocabulary import Vocabulary
 
@@ -42,6 +44,7 @@ class Choice:
     index: int
     prompt: tuple[int, ...]
     transcript: Transcript
+    splitter: Splitter
     last_token_s: float | None = None
     started_s: float | None = None
     first_token_s: float | None = None
@@ -80,7 +83,7 @@ class Exchange:
     def __init__(
         self,
         asked: Sampled,
-        prompts: Sequence[tuple[int, ...]],
+        prepared: Prepared,
         lengths: Sequence[int],
         *,
         vocabulary: Vocabulary,
@@ -93,12 +96,13 @@ class Exchange:
         self._terms = terms
         self._vocabulary = vocabulary
         self._watch = watch
+        self._prepared = prepared
         self._queue: Queue | None = None
         self._events: asyncio.Queue[tuple[Choice, Event | Stopped]] = asyncio.Queue()
         self._seed = asked.seed % _SEEDS if asked.seed is not None else secrets.randbits(62)
         self.choices = tuple(
-            Choice(place * asked.n + number, ids, self._transcript(ids))
-            for place, ids in enumerate(prompts)
+            Choice(place * asked.n + number, ids, self._transcript(ids), self.splitter())
+            for place, ids in enumerate(prepared.prompts)
             for number in range(asked.n)
         )
         start_by_s = time.monotonic() + terms.queue_seconds
@@ -113,6 +117,11 @@ class Exchange:
                 owner=terms.owner,
                 repeatable=lambda choice=choice: not (asked.stream and choice.shown),  # type: ignore[misc]
             )
+
+    def splitter(self) -> Splitter:
+        """What tells the parts of one answer apart."""
+        prepared = self._prepared
+        return Splitter(tools=prepared.tools, thinks=prepared.thinks, thinking=prepared.thinking)
 
     def start(self, queue: Queue) -> None:
         """Hands every choice to `queue`."""
@@ -183,6 +192,7 @@ class Exchange:
             stop_ids=(*asked.stop_token_ids, *(() if asked.ignore_eos else self._vocabulary.stop_ids)),
             stop=asked.stops,
             logprobs=asked.alternatives,
+            grammar=self._prepared.grammar,
         )
 
     def _receiver(self, choice: Choice) -> Callable[[Event], None]:

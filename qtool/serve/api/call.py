@@ -1,0 +1,105 @@
+"""One HTTP request for completions, from its arrival to the one line and the one count that it ends in."""
+
+import logging
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from qtool.serve.admission.keys import Key
+from qtool.serve.api import answers
+from qtool.serve.api.refusal import Outcome, Refused
+from qtool.serve.routing.router import Backend
+from qtool.serve.service import Service
+from qtool.serve.supervision.jobs import Owner
+from qtool.serve.text.exchange import Exchange
+from qtool.serve.watching.watch import judge
+
+_log = logging.getLogger("qtool.requests")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+CLIENT_CLOSED_REQUEST = 499
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One HTTP request for completions: the headers of its answer, when it arrived, who sent it."""
+
+    request: Request
+    headers: dict[str, str]
+    began_s: float
+    backend: Backend
+    owner: Owner = field(default_factory=Owner)
+    tokens: int = 0
+    document: dict[str, object] = field(default_factory=dict)
+    service: Service | None = None
+    judged: bool = False  # whether its breaker and canary know the outcome already
+
+    @property
+    def id(self) -> str:
+        """The request's id in logs and headers."""
+        return self.headers.get("x-request-id", "")
+
+
+def refusal_response(refused: Refused, headers: dict[str, str]) -> JSONResponse:
+    """A refusal as the client gets it."""
+    if refused.retry_after is not None:
+        headers = {**headers, "retry-after": str(refused.retry_after)}
+    if refused.status in (408, 413):
+        headers = {**headers, "connection": "close"}  # the rest of the body is not worth reading
+    return JSONResponse(refused.body(), refused.status, headers)
+
+
+def request_id(request: Request) -> str:
+    """The client's own id for logs and headers, never the engine's key; a new one where it gave none."""
+    given = request.headers.get("x-request-id")
+    if given is None:
+        return secrets.token_hex(8)
+    if not _REQUEST_ID.fullmatch(given):
+        raise Refused(400, "x-request-id: use up to 128 letters, digits and . _ : -")
+    return given
+
+
+def owner_key(request: Request) -> str:
+    """Whose turn it is in the fair queue: the API key's name, or the address where there are no keys."""
+    key = key_of(request)
+    return key.name if key is not None else (request.client.host if request.client else "")
+
+
+def key_of(request: Request) -> Key | None:
+    """The API key that came with the request, where keys are required."""
+    key: Key | None = request.scope.get("state", {}).get("key")
+    return key
+
+
+def count_tokens(call: Call, exchange: Exchange) -> None:
+    """Counts what was generated, complete or not."""
+    used = answers.usage(exchange)
+    call.tokens = used["total_tokens"]
+    call.backend.metrics.tokens(used["prompt_tokens"], used["completion_tokens"])
+    for choice in exchange.choices:
+        call.backend.metrics.finished(choice.transcript.finish or "abort")
+
+
+def record(call: Call, outcome: Outcome, status: int, *, reason: str = "", exchange: Exchange | None = None) -> None:
+    """One count and one log line per request; nothing of what was said in it."""
+    seconds = time.monotonic() - call.began_s
+    metrics = call.backend.metrics
+    metrics.ended(outcome)
+    if outcome in ("success", "deadline", "server_error"):
+        metrics.answered(seconds, len(exchange.choices) if exchange else 1)
+    line: dict[str, object] = {"request": call.id, "route": call.request.url.path, "status": status}
+    line |= {"outcome": outcome, "seconds": round(seconds, 4), "variant": call.backend.variant}
+    key = key_of(call.request)
+    if key is not None:
+        line["key"] = key.name
+    if reason:
+        line["reason"] = reason if outcome != "client_error" else reason.partition(":")[0][:80]
+    if exchange is not None:
+        line |= answers.usage(exchange)
+        if exchange.cut_short:
+            line["cut_short"] = True
+    _log.info("request", extra={"fields": line})
+    judge(call, outcome, seconds, exchange)
