@@ -112,6 +112,8 @@ def main() -> None:
 
 def _end_with_own_code(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Python ends with 1 after an exception that nobody caught, and a script takes 1 for FAIL."""
+    if issubclass(kind, KeyboardInterrupt):
+        os._exit(INTERRUPTED)
     traceback.print_exception(kind, error, trace)
     sys.stderr.write("qtool: this is a fault of qtool itself; please report it with the lines above\n")
     sys.stderr.flush()
