@@ -131,8 +131,8 @@ def test_an_interrupted_command_says_what_is_kept(monkeypatch: pytest.MonkeyPatc
 
 def test_a_fault_of_the_program_is_no_verdict() -> None:
     code = (
-        "import sys, qtool.cli.list_ as l, qtool.cli.app as a; sys.argv = ['qtool', 'list', 'tasks'];"
-        "import qtool.catalog; qtool.catalog.names = None; qtool.catalog.docstring = None; a.main()"
+        "import sys, qtool.cli.output as o, qtool.cli.list_ as l, qtool.cli.app as a;"
+        "sys.argv = ['qtool', 'list', 'tasks']; l.show = None; a.main()"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 70, result.stderr
