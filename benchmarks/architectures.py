@@ -112,7 +112,7 @@ def _compared(folder: Path, row: Row, name: str) -> float:
 def _of_transformers(folder: Path, row: Row, name: str) -> Any:
     from qtool.errors import QtoolError
     from qtool.models.skeleton import load_base
-    from qtool.quantize.verify import load_with_transformers
+    from qtool.quantize.readings import load_with_transformers
 
     if name == "base":
         return load_base(folder)
@@ -143,7 +143,7 @@ def _quantized(base: Path, output: Path, name: str, calibration: Path) -> None:
     scheme, method, group = SCHEMES[name]
     recipe = Recipe(scheme=scheme, method=method, group_size=group)  # type: ignore[arg-type]
     used = calibration if method == "gptq" else None
-    quantize(base, recipe, output, name=name, calibration=used, progress=Silent(), whole_check=False)
+    quantize(base, recipe, output, name=name, calibration=used, progress=Silent())
 
 
 def _line(error: BaseException) -> str:

@@ -40,6 +40,7 @@ class BlockStream:
         self._checkpoint = open_checkpoint(folder)
         if is_quantized(self._checkpoint.config):
             raise ModelError(f"{folder}: is a quantized checkpoint; calibrate the base model it was made from")
+        self._checkpoint.refuse_nonfinite()
         self._dtype, self._device = dtype, device
         self._model: Any = empty_model(folder)
         self._stored = StoredTensors(self._model, self._checkpoint)

@@ -101,7 +101,6 @@ def main() -> None:
     Codes 0, 1 and 2 are verdicts: whatever else ends a command has another one.
     """
     signal.signal(signal.SIGTERM, _interrupt)  # a plain kill cleans up like Ctrl-C does
-    sys.excepthook = _end_with_own_code
     _use_own_code_for_usage()
     try:
         app()
@@ -110,10 +109,15 @@ def main() -> None:
         sys.exit(error.exit_code)
     except SystemExit as ending:
         sys.exit(_told(ending.code))
+    except Exception:
+        sys.excepthook = _end_with_own_code  # only now: typer puts its own in place
+        raise
 
 
 def _end_with_own_code(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Python ends with 1 after an exception that nobody caught, and a script takes 1 for FAIL."""
+    if issubclass(kind, KeyboardInterrupt):
+        os._exit(INTERRUPTED)
     traceback.print_exception(kind, error, trace)
     sys.stderr.write("qtool: this is a fault of qtool itself; please report it with the lines above\n")
     sys.stderr.flush()

@@ -4,6 +4,7 @@ import csv
 import gzip
 import importlib
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from qtool import catalog
 from qtool.errors import DataError
 
 Fields = Mapping[str, Any]
+
+_SNIFFED = 1 << 16
+_LONGEST_FIELD = 1 << 28  # csv's own limit is 131,072 characters
 Damaged = Callable[[DataError], None]
 
 
@@ -51,8 +55,8 @@ def read_rows(path: Path, *, damaged: Damaged | None = None) -> Iterator[Row]:
         yield from _jsonl(path, damaged) if reader is _jsonl else reader(path)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text (byte {error.start} of a block); convert it first") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _jsonl(path: Path, damaged: Damaged | None = None) -> Iterator[Row]:
@@ -70,10 +74,7 @@ def _jsonl(path: Path, damaged: Damaged | None = None) -> Iterator[Row]:
 
 def _json(path: Path) -> Iterator[Row]:
     with _open(path) as stream:
-        try:
-            rows = json.load(stream)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
+        rows = _parsed(stream.read(), str(path))
     if not isinstance(rows, list):
         raise DataError(f"{path}: expected a list of objects at the top level, got {type(rows).__name__}")
     for number, row in enumerate(rows, start=1):
@@ -84,7 +85,10 @@ def _json(path: Path) -> Iterator[Row]:
 
 def _csv(path: Path) -> Iterator[Row]:
     with _open(path) as stream:
-        reader = csv.DictReader(stream)
+        head = stream.read(_SNIFFED)
+        stream.seek(0)
+        csv.field_size_limit(_LONGEST_FIELD)
+        reader = csv.DictReader(stream, delimiter=_delimiter(head))
         try:
             for row in reader:
                 where = f"{path}:{reader.line_num}"
@@ -93,6 +97,14 @@ def _csv(path: Path) -> Iterator[Row]:
                 yield Row(where, row)
         except csv.Error as error:
             raise DataError(f"{path}:{reader.line_num}: not CSV: {error}") from error
+
+
+def _delimiter(head: str) -> str:
+    """What parts the columns of the first line: a comma, unless it has none but semicolons or tabs, as Excel writes
+    them where the comma is the decimal point."""
+    first = head.partition("\n")[0]
+    counts = {mark: first.count(mark) for mark in (",", ";", "\t")}
+    return "," if counts[","] or not any(counts.values()) else max(counts, key=lambda mark: counts[mark])
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -127,19 +139,30 @@ def _text(path: Path) -> Iterator[Row]:
 
 
 def _object(line: str, where: str) -> Fields:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON: {error.msg} at column {error.colno}") from error
+    row = _parsed(line, where)
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected an object, got {type(row).__name__}")
     return row
 
 
+def _parsed(text: str, where: str) -> Any:
+    """`text` as JSON. Raises DataError for what is none, and for numbers and depths that Python does not read."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f":{error.lineno}" if "\n" in text.rstrip("\n") else ""
+        raise DataError(f"{where}{place}: not JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise DataError(f"{where}: JSON nested too deep to be read; flatten it") from error
+    except ValueError as error:  # an integer of more digits than Python turns into a number
+        raise DataError(f"{where}: holds a number too long to be read; write it as text, in quotes") from error
+
+
 def _open(path: Path) -> IO[str]:
+    """The text of `path`, in UTF-8 with or without the mark that Windows puts first."""
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", newline="")
-    return path.open(encoding="utf-8", newline="")
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
 
 
 def _kind(path: Path) -> str:

@@ -10,6 +10,7 @@ from qtool.data.files import Damaged, Row, read_rows
 from qtool.data.hub import hub_rows
 from qtool.data.sets import SourceSpec
 from qtool.errors import DataError, ModelError
+from qtool.models.tokenizer import surrogate_in
 
 
 def source_rows(source: SourceSpec, *, seed: int, damaged: Damaged | None = None) -> Iterator[Row]:
@@ -26,7 +27,18 @@ def source_rows(source: SourceSpec, *, seed: int, damaged: Damaged | None = None
 
 
 def text_of(row: Row, source: SourceSpec, tokenizer: Any) -> str:
-    """The text of `row`. Raises DataError naming the row: a field is missing, or the template refuses the turns."""
+    """The text of `row`. Raises DataError naming the row: a field is missing, the template refuses the turns, or the
+    text holds half a character."""
+    text = _text(row, source, tokenizer)
+    if (place := surrogate_in(text)) is not None:
+        raise DataError(
+            f"{row.where}: character {place + 1} of its text is half a surrogate pair (U+{ord(text[place]):04X}); "
+            "no tokenizer takes it: remove it, or read the source as UTF-16"
+        )
+    return text
+
+
+def _text(row: Row, source: SourceSpec, tokenizer: Any) -> str:
     if source.messages is not None:
         return _rendered(row, source.messages, tokenizer)
     if source.text is not None:
@@ -74,9 +86,22 @@ def _rendered(row: Row, field: str, tokenizer: Any) -> str:
     if not isinstance(turns, list) or not all(isinstance(turn, dict) and "role" in turn for turn in turns):
         raise DataError(f"{row.where}: field {field!r} is no list of chat turns with role and content; {_fields(row)}")
     try:
-        return render_chat(tokenizer, turns, add_generation_prompt=False)
+        return render_chat(tokenizer, [_turn(row, field, turn) for turn in turns], add_generation_prompt=False)
     except ModelError as error:
         raise DataError(f"{row.where}: {error}") from error
+
+
+def _turn(row: Row, field: str, turn: dict[str, Any]) -> dict[str, Any]:
+    """A turn with its content as one text: the text parts of OpenAI's form joined, other parts refused."""
+    content = turn.get("content")
+    if not isinstance(content, list):
+        if content is not None and not isinstance(content, str):
+            raise DataError(f"{row.where}: field {field!r}: content is {type(content).__name__}; give a text")
+        return turn
+    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
+    if not all(isinstance(text, str) for text in texts):
+        raise DataError(f"{row.where}: field {field!r}: content has parts that are no text; qtool reads text only")
+    return {**turn, "content": "".join(map(str, texts))}
 
 
 def _fields(row: Row) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from qtool.engine.contract import Engine, FinishReason, GenerationRequest, TokenEvent
-from qtool.errors import ModelError
+from qtool.errors import ModelError, NumericError
 
 
 @dataclass(slots=True)
@@ -59,4 +59,5 @@ def _note(flight: Flight, event: TokenEvent, request: GenerationRequest) -> None
     if event.finish is not None:
         flight.finish = event.finish
         if event.finish == "error":
-            raise ModelError(f"the engine failed on an item: {event.error}")
+            kind = NumericError if "NaN" in (event.error or "") else ModelError
+            raise kind(f"the engine failed on an item: {event.error}")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from qtool.errors import MismatchError, PlanError
+from qtool.errors import MismatchError, NumericError, PlanError
 from qtool.evaluate import agreement, prompts, results, tasks
 from qtool.evaluate.asking import Asked, Work, ask, context_of, differs_in, timing_of, work_on
 from qtool.evaluate.conclude import conclude
@@ -29,6 +29,7 @@ from qtool.evaluate.model import (
 )
 from qtool.evaluate.rounding import measure_noise, read_noise, write_noise
 from qtool.evaluate.scorers import load_scorer
+from qtool.models.checkpoint import open_checkpoint
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation, ItemResult
 from qtool.records.task import TaskSpec
@@ -78,7 +79,12 @@ def evaluate_asked(
             _check_baseline(subject, each, baseline, settings)
     with locked(output / ".lock", holds=str(output)), lazily(variant, settings, opener) as model:
         works = (work_on(subject, each, output, model, settings=settings, progress=progress) for each in asked)
-        return tuple(_evaluate_one(work, baseline) for work in works)
+        try:
+            return tuple(_evaluate_one(work, baseline) for work in works)
+        except NumericError:
+            if not subject.remote:
+                open_checkpoint(subject.folder).refuse_nonfinite()  # says which tensor it is
+            raise
 
 
 def _check_baseline(subject: Subject, asked: Asked, baseline: Path, settings: Settings) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from qtool.kernels.contract import Kernel, QuantizedWeight
+from qtool.kernels.linear import placeholder
 
 
 class SharedProduct:
@@ -44,6 +45,11 @@ class FusedLinear(nn.Module):
         self.in_features, self.out_features = columns, last - first
         self.bias: Tensor | None
         self.register_buffer("bias", bias)
+
+    @property
+    def weight(self) -> Tensor:
+        """What KernelLinear shows of its weight: type and shape."""
+        return placeholder(self.out_features, self.in_features)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[..., columns] -> [..., rows] in the type of `inputs`."""

@@ -14,6 +14,10 @@ from qtool.errors import ModelError
 _HIDDEN_NAMES = ("hidden_states", "hidden", "input", "x")
 
 
+class UnusualBlocks(ModelError):
+    """The blocks of a model cannot be run one after the other on hidden states alone."""
+
+
 class _Seen(Exception):
     """Ends the model's forward pass where nothing more is to be learned."""
 
@@ -35,21 +39,21 @@ class BlockCall:
 
 
 def split_call(positional: tuple[Any, ...], named: dict[str, Any]) -> tuple[Tensor, BlockCall]:
-    """The hidden states of a call and the rest of it. Raises ModelError where a block is called in another way."""
+    """The hidden states of a call and the rest of it. Raises UnusualBlocks where a block is called in another way."""
     if positional and isinstance(positional[0], Tensor):
         return positional[0], BlockCall(positional[1:], named)
     for name in _HIDDEN_NAMES:
         if isinstance(named.get(name), Tensor):
             rest = {key: value for key, value in named.items() if key != name}
             return named[name], BlockCall(positional, rest, name)
-    raise ModelError("its blocks are called without hidden states as their first argument; qtool cannot run them apart")
+    raise UnusualBlocks("its blocks are called in a way that names no hidden states; qtool cannot run them apart")
 
 
 def hidden_of(output: Any) -> Tensor:
     """The hidden states in what a block gives back."""
     first = output[0] if isinstance(output, tuple | list) else output
     if not isinstance(first, Tensor):
-        raise ModelError(f"its blocks give {type(first).__name__} and no hidden states; qtool cannot run them apart")
+        raise UnusualBlocks(f"its blocks give {type(first).__name__} and no hidden states; qtool cannot run them apart")
     return first
 
 
@@ -67,7 +71,7 @@ class BlockForm:
         with replaced_forward(block, forward), contextlib.suppress(_Seen), torch.inference_mode():
             model(ids, use_cache=False)
         if not seen:
-            raise ModelError(f"{type(model).__name__}: its forward pass never calls its first block")
+            raise UnusualBlocks(f"{type(model).__name__}: its forward pass never calls its first block")
         self._output = seen[0]
         hidden_of(self._output)
 
@@ -84,12 +88,12 @@ class BlockForm:
         return hidden
 
     def refuse_passed_on(self, name: str, calls: list[BlockCall]) -> None:
-        """Raises ModelError where the next block is given what the first gave beside the hidden states: blocks that
+        """Raises UnusualBlocks where the next block is given what the first gave beside the hidden states: blocks that
         talk to each other cannot be run one after the other on hidden states alone."""
         own = {id(extra) for extra in self.extras}
         for call in calls[1:]:
             if any(id(value) in own for value in (*call.positional, *call.named.values())):
-                raise ModelError(
+                raise UnusualBlocks(
                     f"{name}: its blocks hand each other more than hidden states, so it cannot be run block by block; "
                     "use method rtn, which runs none"
                 )

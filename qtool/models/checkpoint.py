@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qtool.errors import ModelError, StoreError
+from qtool.errors import ModelError, NumericError, StoreError
 from qtool.models.safetensors_header import StoredTensor, read_header
 from qtool.records.model import ModelIdentity
 from qtool.store.codec import read_json_object
@@ -89,6 +89,19 @@ class Checkpoint:
             return _read(entry, name, entry.offset, entry.shape[::-1]).t().contiguous()
         return _read(entry, name, entry.offset, entry.shape)
 
+    def sound_tensor(self, name: str) -> Tensor:
+        """Tensor `name`. Raises NumericError where it holds NaN or infinity."""
+        tensor = self.tensor(name)
+        if tensor.is_floating_point() and tensor.dtype.itemsize > 1 and not bool(torch.isfinite(tensor).all()):
+            wrong = int((~torch.isfinite(tensor)).sum())
+            raise NumericError(f"{self.folder}: {name}: {wrong} of its values are NaN or infinite")
+        return tensor
+
+    def refuse_nonfinite(self) -> None:
+        """Raises NumericError naming the first tensor that holds NaN or infinity; each is read once."""
+        for name in self.names:
+            self.sound_tensor(name)
+
     def rows(self, name: str, first: int, last: int) -> Tensor:
         """Rows `first` to `last` of tensor `name`, read from disk into memory of their own."""
         entry = self._entry(name)
@@ -149,6 +162,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             raise ModelError(f"{folder}: tensor {twice[0]!r} lies in two shards; download the model again")
         tensors.update(header)
     _check_index(folder, tensors)
+    if not is_quantized(config):
+        _refuse_codes(folder, tensors)
     return Checkpoint(folder, config, tensors)
 
 
@@ -228,6 +243,9 @@ def _check_causal(folder: Path, config: dict[str, Any]) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as MODELS
 
     model_type, architectures = config.get("model_type"), config.get("architectures") or []
+    for key in KEYS_OF_STORAGE:
+        if not isinstance(config.get(key), dict | None):
+            raise ModelError(f"{folder}: config.json: {key} is no table of settings but {config[key]!r}")
     if not isinstance(model_type, str):
         raise ModelError(f"{folder}: config.json names no model_type; this is not a transformers model")
     if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
@@ -301,6 +319,21 @@ def _read_index(folder: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelError(f"{folder / INDEX_NAME}: has no weight_map")
     return {str(name): str(shard) for name, shard in weight_map.items()}
+
+
+def _refuse_codes(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
+    """Whole numbers and 8-bit floats are codes: without a word on their scales they must not be taken for weights."""
+    for name, tensor in sorted(tensors.items()):
+        if len(tensor.shape) < 2 or not name.endswith(("weight", "_proj")):
+            continue
+        kind = str(tensor.dtype).removeprefix("torch.")
+        if not tensor.dtype.is_floating_point or tensor.dtype.itemsize == 1:
+            raise ModelError(
+                f"{folder}: {name} is stored as {kind}: codes, and config.json has no quantization_config that says "
+                "what they mean; restore it, or give the unquantized model"
+            )
+        if tensor.dtype is torch.float64:
+            raise ModelError(f"{folder}: {name} is stored as {kind}; save the model in float32 or bfloat16 first")
 
 
 def _check_index(folder: Path, tensors: dict[str, StoredTensor]) -> None:

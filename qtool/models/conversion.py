@@ -81,6 +81,12 @@ class Translation:
         )
         return renamed, conversions
 
+    def joins(self, name: str) -> bool:
+        """Whether a stored tensor of that name would become a part of one that holds all experts."""
+        used, pattern = self._renamed(name)
+        place = name.rsplit(".", 3)[0]
+        return pattern is not None and used == f"{place}.gate_up_proj"
+
     def _renamed(self, name: str) -> tuple[str, str | None]:
         """The name after transformers' renamings, and the pattern of the converter that takes it from there."""
         from transformers.core_model_loading import rename_source_key

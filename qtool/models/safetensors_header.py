@@ -52,7 +52,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             if not 2 <= length <= min(size - 8, _MAX_HEADER_BYTES):
                 raise ModelError(f"{path}: not a safetensors file, or cut short ({size} bytes); download it again")
             document = json.loads(stream.read(length))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, numbers or depths beyond any model's
         raise ModelError(f"{path}: the safetensors header is damaged; download it again") from error
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
@@ -72,11 +72,18 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 
 def _entry(path: Path, name: str, entry: dict[str, Any], data: int) -> StoredTensor:
     try:
-        start, end = (int(offset) for offset in entry["data_offsets"])
-        shape = tuple(int(length) for length in entry["shape"])
+        start, end = (_whole(offset) for offset in entry["data_offsets"])
+        shape = tuple(_whole(length) for length in entry["shape"])
         dtype = DTYPES[str(entry["dtype"])]
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: tensor {name!r} has a header qtool cannot read: {entry}") from error
     if min(shape, default=0) < 0 or end - start != math.prod(shape) * dtype.itemsize:
         raise ModelError(f"{path}: tensor {name!r} has {end - start} bytes, which is not its shape {shape} in {dtype}")
     return StoredTensor(shape=shape, dtype=dtype, bytes=end - start, path=path, offset=data + start)
+
+
+def _whole(number: Any) -> int:
+    """`number` where it is a whole one: readers of the format refuse 64.0 and "64"."""
+    if type(number) is not int:
+        raise TypeError(number)
+    return number

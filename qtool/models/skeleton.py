@@ -49,6 +49,11 @@ def empty_model(folder: Path) -> nn.Module:
     return model
 
 
+def vocabulary_of(folder: Path) -> int:
+    """Number of token ids that the model in `folder` takes; a multimodal configuration has it in its text part."""
+    return int(load_config(folder).get_text_config(decoder=True).vocab_size)
+
+
 def untie(config: Any) -> None:
     """Makes `config`, a transformers config or the dict of one, say that the output head is a matrix of its own."""
     if isinstance(config, dict):

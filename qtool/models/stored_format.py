@@ -1,15 +1,14 @@
 """Which layers of a checkpoint are quantized and how, from what its config.json says; the unknown is refused."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, cast
 
 from qtool.errors import ModelError
 from qtool.models.architecture import LinearLayer
 from qtool.models.checkpoint import Checkpoint
+from qtool.models.foreign import blamed_on
 from qtool.models.stored_weights import Packing, StoredFormat, StoredWeight, decode, tensor_suffixes
-
-_READABLE = ("compressed-tensors", "gptq", "awq")
 
 
 def stored_formats(checkpoint: Checkpoint, linears: Iterable[LinearLayer]) -> dict[str, StoredFormat]:
@@ -23,14 +22,13 @@ def stored_formats(checkpoint: Checkpoint, linears: Iterable[LinearLayer]) -> di
         _refuse_leftovers(checkpoint, {}, layers)
         return {}
     method = str(config.get("quant_method"))
-    if method == "compressed-tensors":
-        formats = _compressed_tensors(checkpoint, config, layers)
-    elif method == "gptq":
-        formats = _gptq(checkpoint, config, layers)
-    elif method == "awq":
-        formats = _awq(checkpoint, config, layers)
-    else:
-        raise ModelError(f"{checkpoint.folder}: quantized by {method!r}; qtool reads {', '.join(_READABLE)}")
+    reader = _READERS.get(method)
+    if reader is None:
+        raise ModelError(f"{checkpoint.folder}: quantized by {method!r}; qtool reads {', '.join(_READERS)}")
+    with blamed_on(f"{checkpoint.folder}: config.json: quantization_config cannot be understood"):
+        formats = reader(checkpoint, config, layers)
+    if not formats:
+        raise ModelError(f"{checkpoint.folder}: config.json says quantized by {method}, and quantizes no layer")
     _refuse_leftovers(checkpoint, formats, layers)
     return formats
 
@@ -133,3 +131,10 @@ def _refuse_leftovers(checkpoint: Checkpoint, formats: dict[str, StoredFormat], 
             missing = sorted(f"{layer.name}.{suffix}" for suffix in needed if f"{layer.name}.{suffix}" not in present)
             if missing:
                 raise ModelError(f"{checkpoint.folder}: {missing[0]} is missing")
+
+
+_READERS: dict[str, Callable[[Checkpoint, Mapping[str, Any], list[LinearLayer]], dict[str, StoredFormat]]] = {
+    "compressed-tensors": _compressed_tensors,
+    "gptq": _gptq,
+    "awq": _awq,
+}

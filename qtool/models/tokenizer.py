@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qtool.errors import ModelError, StoreError
+from qtool.errors import DataError, ModelError, StoreError
 from qtool.models.checkpoint import read_config, tokenizer_files
+from qtool.models.foreign import FOREIGN, reason
 from qtool.store.codec import read_json_object
 
 _VOCABULARIES = {"tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt"}
@@ -22,8 +23,8 @@ def load_tokenizer(folder: Path) -> Any:
         raise ModelError(f"{folder}: tokenizer_config.json asks for code of its own; qtool never runs a model's code")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise ModelError(f"{folder}: the tokenizer cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    except FOREIGN as error:
+        raise ModelError(f"{folder}: the tokenizer cannot be loaded: {reason(error)}") from error
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"{folder}: has no fast tokenizer (tokenizer.json); convert it with transformers first")
     return tokenizer
@@ -32,6 +33,8 @@ def load_tokenizer(folder: Path) -> Any:
 def encode(tokenizer: Any, text: str, *, bos: bool = True) -> tuple[int, ...]:
     """Token ids of `text`, beginning with exactly one BOS if `bos` is set and the tokenizer uses one, else with none
     that the text does not spell out itself; no other special token is added."""
+    if (place := surrogate_in(text)) is not None:
+        raise DataError(f"a text holds half a surrogate pair (character {place + 1}); no tokenizer takes it; remove it")
     ids = list(tokenizer.encode(text, add_special_tokens=False, verbose=False))
     if not bos or not uses_bos(tokenizer):
         return tuple(ids)
@@ -95,19 +98,22 @@ def stop_ids(folder: Path, tokenizer: Any) -> tuple[int, ...]:
     return tuple(sorted(int(token) for token in found if isinstance(token, int)))
 
 
-def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
+def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True) -> str:
     """The text the chat template makes of `messages`. Raises ModelError when there is no template or it refuses."""
-    from jinja2 import TemplateError
+    from qtool.models.chat_template import render
 
     if not tokenizer.chat_template:
         raise ModelError("the tokenizer has no chat template; send plain prompts, or use a model that has one")
+    return render(tokenizer, messages, add_generation_prompt=add_generation_prompt)
+
+
+def surrogate_in(text: str) -> int | None:
+    """Where `text` first has half of a surrogate pair, which is no character: UTF-8 and tokenizers refuse it."""
     try:
-        rendered = tokenizer.apply_chat_template(
-            [dict(message) for message in messages], tokenize=False, add_generation_prompt=add_generation_prompt
-        )
-    except TemplateError as error:
-        raise ModelError(f"the chat template refuses these messages: {error}") from error
-    return str(rendered)
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
 
 
 def _wants_own_code(folder: Path) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 _JOINED = frozenset({"gate_up_proj", "down_proj"})
+_FIRST_PARTS = ("gate_proj", "w1")  # what published checkpoints call an expert's gate
 
 
 class TurnedLinear(nn.Linear):
@@ -57,21 +58,34 @@ def unfold(model: Any) -> Any:
     """`model` itself, with every Conv1D and every module of joined experts replaced; weights are views, not copies.
 
     Experts in a form that is not transformers' usual one (transposed, with biases, without a gate or with one of
-    the model's own making) stay as they are.
+    the model's own making) stay as they are, and so do those of an architecture whose checkpoints transformers cannot
+    read with each expert by itself: a quantized one could then be loaded by nobody.
     """
     from transformers.pytorch_utils import Conv1D
 
-    for name, module in list(model.named_modules()):
+    modules = list(model.named_modules())
+    apart = _stored_apart(model, [name for name, module in modules if is_joined(module)])
+    for name, module in modules:
         replacement: nn.Module
         if isinstance(module, Conv1D):
             replacement = _linear(TurnedLinear, module.weight.t(), module.bias)
-        elif is_joined(module):
+        elif name in apart:
             replacement = Experts(module)
         else:
             continue
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, replacement.train(module.training))
     return model
+
+
+def _stored_apart(model: Any, places: list[str]) -> set[str]:
+    """Those of `places` whose experts transformers also reads one by one."""
+    from qtool.models.conversion import Translation
+
+    if not places:
+        return set()
+    translation = Translation(model, model.state_dict())
+    return {place for place in places if any(translation.joins(f"{place}.0.{part}.weight") for part in _FIRST_PARTS)}
 
 
 def is_joined(module: Any) -> bool:

@@ -10,10 +10,15 @@ from torch import Tensor
 from qtool.engine.own_forward import use_attention, whole_pass
 from qtool.errors import ModelError, QuantizationError
 from qtool.models.checkpoint import read_config, tokenizer_files
+from qtool.models.foreign import blamed_on, reason
 from qtool.models.skeleton import quiet_transformers
 from qtool.quantize.agreement import Parting, Passes, Rounding, compare, partings_of, rounding_of, worst
 from qtool.quantize.engine_trial import Trial
 from qtool.quantize.streaming import StreamedModel
+
+
+class NotForTransformers(ModelError):
+    """transformers has no code that loads this architecture from compressed weights, whatever they are."""
 
 
 def beside_transformers(folder: Path, trial: Trial) -> float:
@@ -110,7 +115,7 @@ def load_with_transformers(folder: Path) -> Any:
     groups = stored["config_groups"].values()
     dense = CompressedTensorsConfig(dequantize=True) if any(not g["weights"]["symmetric"] for g in groups) else None
     try:
-        with quiet_transformers():
+        with blamed_on(f"{folder}: transformers cannot load it"), quiet_transformers():
             model, loading = AutoModelForCausalLM.from_pretrained(
                 folder,
                 local_files_only=True,
@@ -119,8 +124,13 @@ def load_with_transformers(folder: Path) -> Any:
                 output_loading_info=True,
                 **({} if dense is None else {"quantization_config": dense}),
             )
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
-        raise ModelError(f"{folder}: transformers cannot load it: {str(error).strip().splitlines()[0]}") from error
+    except ModelError as error:
+        if isinstance(error.__cause__, AttributeError):
+            raise NotForTransformers(
+                "transformers cannot load this architecture from compressed-tensors: its own code fails with "
+                f"{reason(error.__cause__)!r}"
+            ) from error
+        raise
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if loading.get(problem):
             raise QuantizationError(

@@ -53,7 +53,7 @@ def enter(streamed: StreamedModel, rows: Sequence[Sequence[int]], held_out: Sequ
     calls: dict[tuple[int, int], list[BlockCall]] = {}
     with streamed.loaded_block(0), torch.inference_mode():
         for ids, _ in (*learnt, *kept):
-            entering, given = entering_blocks(streamed.model, streamed.architecture.blocks, ids.to(streamed.device))
+            entering, given, _ = entering_blocks(streamed.model, streamed.architecture.blocks, ids.to(streamed.device))
             hidden.append(entering)
             calls[ids.shape[0], ids.shape[1]] = given
     real = [mask for _, mask in (*learnt, *kept)]

@@ -36,6 +36,8 @@ def select(architecture: Architecture, recipe: Recipe) -> Selection:
             kept[layer.name] = "not of the text decoder (a vision or audio tower, or its projector): kept as it is"
         elif layer.name in architecture.routers:
             kept[layer.name] = "decides which experts run, or how much they count: never quantized"
+        elif recipe.group_size > layer.columns and layer.name not in overrides:
+            kept[layer.name] = f"its {layer.columns} columns are fewer than a group of {recipe.group_size}"
         else:
             schemes[layer.name] = _layer_scheme(recipe, overrides.get(layer.name, recipe.scheme))
     problems = _problems(architecture, recipe, schemes)

@@ -91,7 +91,7 @@ def _finished_or_outside(job: Job, streamed: StreamedModel, parts: Parts) -> Par
         return record
     checkpoint = streamed.checkpoint
     inside = tuple(block + "." for block in streamed.architecture.blocks)
-    tensors = {name: checkpoint.tensor(name) for name in checkpoint.names if not name.startswith(inside)}
+    tensors = {name: checkpoint.sound_tensor(name) for name in checkpoint.names if not name.startswith(inside)}
     rows, numbers = [], {}
     for layer in streamed.architecture.linears:
         if layer.block is not None:
@@ -279,7 +279,7 @@ class _BlockInTheMaking:
 
     def _unquantized(self, name: str, prefix: str) -> Tensor:
         """A tensor that is stored as it is: bit for bit the base's, unless the method rescaled it."""
-        base = self._streamed.checkpoint.tensor(name)
+        base = self._streamed.checkpoint.sound_tensor(name)
         before = self._small.get(name.removeprefix(prefix))
         if before is None:
             return base

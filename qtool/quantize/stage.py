@@ -29,7 +29,7 @@ from qtool.quantize.verify import Expected, prompts_of, verify
 from qtool.records.unverified import refuse_unverified
 from qtool.records.variant import LedgerRow, Recipe, Variant
 from qtool.store.digest import record_digest
-from qtool.store.run_directory import explained, new_folder, write_record
+from qtool.store.run_directory import explained, new_folder, refuse_output, write_record
 
 
 def quantize(
@@ -54,6 +54,7 @@ def quantize(
     """
     started = time.monotonic()
     reset_peak()
+    refuse_output(output, replace=replace)
     order = prepare(model, recipe, name=name, calibration=calibration, progress=progress)
     for note in (*notes_of(order), *filter(None, (emulated_here(order.recipe.scheme),))):
         progress.note(note)

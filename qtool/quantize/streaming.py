@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from qtool.errors import ModelError
 from qtool.models.architecture import Architecture, describe_model
-from qtool.models.block_form import BlockCall, BlockForm, replaced_forward, split_call
+from qtool.models.block_form import BlockCall, BlockForm, UnusualBlocks, replaced_forward, split_call
 from qtool.models.checkpoint import Checkpoint
 from qtool.models.completeness import shared_names
 from qtool.models.device import computed_in
@@ -69,14 +69,43 @@ class StreamedModel:
 
     @torch.inference_mode()
     def logits(self, batches: Sequence[Tensor]) -> list[Tensor]:
-        """Logits [rows, tokens, vocabulary] in float32 for each batch of token ids [rows, tokens], by the model's own
-        forward pass; each block is read from disk when the pass reaches it, and given back when it has left it."""
+        """Logits [rows, tokens, vocabulary] in float32 for each batch of token ids [rows, tokens]; each block is read
+        from disk once for all of them, or once for each where the blocks hand on more than hidden states."""
         self.load_outside()
+        batches = [ids.to(self.device) for ids in batches]
+        try:
+            with self.loaded_block(0):
+                entering = [entering_blocks(self.model, self.architecture.blocks, ids) for ids in batches]
+        except UnusualBlocks:
+            return self._whole_passes(batches)
+        if any(form.extras for _, _, form in entering):
+            return self._whole_passes(batches)
+        hidden = [state for state, _, _ in entering]
+        for index in range(len(self.architecture.blocks)):
+            with self.loaded_block(index) as module:
+                hidden = [
+                    calls[index].run(module, state) for state, (_, calls, _) in zip(hidden, entering, strict=True)
+                ]
+        return [
+            self._leaving_blocks(ids, form.like(state)).float().cpu()
+            for ids, state, (_, _, form) in zip(batches, hidden, entering, strict=True)
+        ]
+
+    def _leaving_blocks(self, ids: Tensor, output: Any) -> Tensor:
+        """Runs what follows the blocks by letting each give `output`."""
+        with contextlib.ExitStack() as stack:
+            for index in range(len(self.architecture.blocks)):
+                stack.enter_context(replaced_forward(self.block(index), lambda *_, **__: output))
+            logits: Tensor = self.model(ids, use_cache=False).logits
+        return logits
+
+    def _whole_passes(self, batches: Sequence[Tensor]) -> list[Tensor]:
+        """The model's own forward pass for each batch; a block is in memory while the pass is in it."""
         with contextlib.ExitStack() as stack:
             for index in range(len(self.architecture.blocks)):
                 block = self.block(index)
                 stack.enter_context(replaced_forward(block, self._read_for_one_call(index, block.forward)))
-            return [self.model(ids.to(self.device), use_cache=False).logits.float().cpu() for ids in batches]
+            return [self.model(ids, use_cache=False).logits.float().cpu() for ids in batches]
 
     @torch.inference_mode()
     def head(self, hidden: Tensor) -> Tensor:
@@ -149,9 +178,9 @@ class _Seen(Exception):
     pass
 
 
-def entering_blocks(model: Any, blocks: Sequence[str], ids: Tensor) -> tuple[Tensor, list[BlockCall]]:
-    """Hidden states that enter the first block for token ids [rows, tokens], and what else the model calls each block
-    with. The first block must have its weights; the others are not run."""
+def entering_blocks(model: Any, blocks: Sequence[str], ids: Tensor) -> tuple[Tensor, list[BlockCall], BlockForm]:
+    """Hidden states that enter the first block for token ids [rows, tokens], what else the model calls each block
+    with, and the form in which it takes them back. The first block must have its weights; the others are not run."""
     modules = [model.get_submodule(name) for name in blocks]
     calls: list[BlockCall] = []
     entering: list[Tensor] = []
@@ -174,9 +203,9 @@ def entering_blocks(model: Any, blocks: Sequence[str], ids: Tensor) -> tuple[Ten
             model(ids, use_cache=False)
     name = type(model).__name__
     if len(calls) != len(modules):
-        raise ModelError(f"{name}: its forward pass runs {len(calls)} of its {len(modules)} blocks; use method rtn")
+        raise UnusualBlocks(f"{name}: its forward pass runs {len(calls)} of its {len(modules)} blocks; use method rtn")
     form.refuse_passed_on(name, calls)
-    return entering[0], calls
+    return entering[0], calls, form
 
 
 def empty(module: nn.Module) -> None:

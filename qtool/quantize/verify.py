@@ -11,6 +11,7 @@ from qtool.errors import ModelError, QuantizationError
 from qtool.models.architecture import Architecture
 from qtool.models.checkpoint import open_checkpoint
 from qtool.models.probe_text import probe_rows, spread_ids
+from qtool.models.skeleton import vocabulary_of
 from qtool.models.stored_format import read_weight, stored_formats
 from qtool.models.stored_names import weights_as_used
 from qtool.models.stored_weights import dequantize
@@ -18,7 +19,7 @@ from qtool.quantize.engine_trial import run_in_engine
 from qtool.quantize.formats import LayerScheme
 from qtool.quantize.lint import lint, unread_by_transformers
 from qtool.quantize.parts import PartRecord, tensor_digest
-from qtool.quantize.readings import beside_loaded, beside_own_reading, beside_transformers
+from qtool.quantize.readings import NotForTransformers, beside_loaded, beside_own_reading, beside_transformers
 from qtool.records.variant import Verification
 
 PROMPTS = 8
@@ -63,8 +64,11 @@ def verify(
     problem, difference, asked = trial.problem, None, bool(whole and readable)
     try:
         if asked:
-            difference = beside_transformers(folder, trial)
-        else:
+            try:
+                difference = beside_transformers(folder, trial)
+            except NotForTransformers as error:
+                asked, unread = False, str(error)
+        if not asked:
             notes.append(f"not loaded whole by transformers: {unread}")
             beside_own_reading(folder, trial)
     except (QuantizationError, ModelError) as error:
@@ -104,8 +108,7 @@ def prompts_of(folder: Path, sequences: Sequence[Sequence[int]]) -> tuple[tuple[
 
     A folder without a tokenizer has ids from all over its vocabulary instead.
     """
-    config = open_checkpoint(folder).config
-    vocabulary = int(config["vocab_size"])
+    vocabulary = vocabulary_of(folder)
     begun = [tuple(row[:_PROMPT_TOKENS]) for row in sequences if len(row) >= _PROMPT_TOKENS]
     if len(begun) < PROMPTS:
         begun += probe_rows(folder, vocabulary, tokens=_PROMPT_TOKENS)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from qtool.errors import PlanError, StoreError
+from qtool.errors import NumericError, PlanError, StoreError
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ def encode(record: object) -> Any:
     if isinstance(record, list | tuple):
         return [encode(value) for value in record]
     if isinstance(record, float) and not math.isfinite(record):
-        raise StoreError(f"a record holds {record}, which JSON cannot express; store null or leave it out")
+        raise NumericError(f"a result is {record} and no number: values overflow in the model; look at its weights")
     if isinstance(record, Path):
         return str(record)
     return record
@@ -76,6 +76,10 @@ def read_json_object(path: Path) -> dict[str, object]:
         raise StoreError(f"{path}: no such file") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise StoreError(f"{path}: not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise StoreError(f"{path}: not valid JSON: nested too deep") from error
+    except ValueError as error:
+        raise StoreError(f"{path}: holds a number too long to be read") from error
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror}") from error
     if not isinstance(document, dict):

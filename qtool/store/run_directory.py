@@ -13,6 +13,7 @@ from qtool.store.codec import to_json
 
 _PARTIAL_SUFFIX = ".partial"
 _LOCK_NAME = ".lock"
+_LONGEST_NAME = 240  # 255 for the file system, less what the lock and the partial folder add
 
 
 @contextlib.contextmanager
@@ -24,8 +25,7 @@ def new_folder(target: Path, *, resume: bool = False, replace: bool = False) -> 
     existing `target` is refused unless `replace` is set. Raises StoreError when the disk is full, read-only, or another
     process is writing the same folder.
     """
-    if target.exists() and not replace:
-        raise StoreError(f"{target}: already exists; choose another output folder or remove it first")
+    refuse_output(target, replace=replace)
     partial = target.with_name(target.name + _PARTIAL_SUFFIX)
     with explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -44,6 +44,22 @@ def new_folder(target: Path, *, resume: bool = False, replace: bool = False) -> 
             if not resume:
                 shutil.rmtree(partial, ignore_errors=True)
             raise
+
+
+def refuse_output(target: Path, *, replace: bool = False) -> None:
+    """Raises StoreError where nothing can be written to `target`: for the time before any work is done."""
+    with explained(target):
+        if target.is_symlink() and not target.exists():
+            raise StoreError(f"{target}: is a link to nowhere; remove it or choose another output folder")
+        if target.exists() and not replace:
+            raise StoreError(f"{target}: already exists; choose another output folder or remove it first")
+        above = next((folder for folder in target.absolute().parents if folder.exists()), Path("/"))
+        if not above.is_dir():
+            raise StoreError(f"{target}: {above} is a file, so no folder can be made in it")
+        if not os.access(above, os.W_OK):
+            raise StoreError(f"{target}: {above} cannot be written to; choose another output folder")
+        if len(target.name.encode()) > _LONGEST_NAME:
+            raise StoreError(f"{target}: the name is longer than {_LONGEST_NAME} bytes; choose a shorter one")
 
 
 @contextlib.contextmanager

@@ -127,3 +127,14 @@ def test_an_interrupted_command_says_what_is_kept(monkeypatch: pytest.MonkeyPatc
     assert caught.value.code == 130
     said = "qtool: interrupted; finished blocks are kept, and the same command goes on from there\n"
     assert capsys.readouterr().err == said
+
+
+def test_a_fault_of_the_program_is_no_verdict() -> None:
+    code = (
+        "import sys, qtool.cli.output as o, qtool.cli.list_ as l, qtool.cli.app as a;"
+        "sys.argv = ['qtool', 'list', 'tasks']; l.show = None; a.main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 70, result.stderr
+    assert "Traceback" in result.stderr
+    assert result.stderr.endswith("qtool: this is a fault of qtool itself; please report it with the lines above\n")

@@ -115,3 +115,38 @@ def test_a_long_file_is_sampled_without_being_held() -> None:
     tracemalloc.stop()
     assert (sample.total, len(sample.rows)) == (40_000, 100)
     assert peak < 1_000_000 + 100 * sys.getsizeof("x" * 1000)  # of 40 MB read
+
+
+@pytest.mark.parametrize("mark", ["﻿", ""])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", '{"text": "one"}\n'),
+        ("a.json", '[{"text": "one"}]'),
+        ("a.csv", "text,n\none,1\n"),
+        ("semicolons.csv", "text;n\none;1\n"),
+        ("tabs.csv", "text\tn\none\t1\n"),
+        ("a.txt", "one"),
+    ],
+)
+def test_a_byte_order_mark_and_other_delimiters_change_nothing(
+    tmp_path: Path, mark: str, name: str, content: str
+) -> None:
+    (tmp_path / name).write_text(mark + content, encoding="utf-8")
+    assert [row.fields["text"] for row in read_rows(tmp_path / name)] == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [('{"n": ' + "3" * 5000 + "}", "number too long"), ("[" * 100_000, "nested too deep"), ("{", "not JSON")],
+)
+def test_json_that_python_does_not_read_is_told_by_line(tmp_path: Path, line: str, words: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "fine"}\n' + line + "\n")
+    with pytest.raises(DataError, match=rf"rows\.jsonl:2: .*{words}"):
+        list(read_rows(path))
+
+
+def test_a_long_field_of_a_csv_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\n" + "x" * 200_000 + "\n")
+    assert len(next(iter(read_rows(tmp_path / "a.csv"))).fields["text"]) == 200_000

@@ -8,10 +8,13 @@ import pytest
 import torch
 from tiny_model import make_tiny_llama
 
-from qtool.errors import ModelError, UnknownName
+from qtool.errors import ModelError, NumericError, UnknownName
+from qtool.models.architecture import describe
 from qtool.models.checkpoint import identify, open_checkpoint
 from qtool.models.locate import locate
+from qtool.models.safetensors_header import read_header
 from qtool.models.skeleton import load_base
+from qtool.models.stored_format import stored_formats
 
 
 def test_tensors_are_read_as_they_were_saved(llama: Path) -> None:
@@ -203,3 +206,64 @@ def test_a_map_to_code_is_passed_over_where_transformers_has_its_own(
     edit_config(llama, auto_map={"AutoModelForCausalLM": "modeling_own.Own"}, architectures=["Own"])
     (llama / "modeling_own.py").write_text("raise RuntimeError")
     assert load_base(llama).config.model_type == "llama"
+
+
+def _change(folder: Path, name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    tensors[name] = change(tensors[name])
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.float8_e4m3fn, torch.float64])
+def test_codes_without_scales_are_never_taken_for_weights(llama: Path, dtype: torch.dtype) -> None:
+    _change(llama, "model.layers.0.mlp.up_proj.weight", lambda weight: weight.to(dtype))
+    with pytest.raises(ModelError, match=rf"up_proj\.weight is stored as {str(dtype).removeprefix('torch.')}"):
+        open_checkpoint(llama)
+
+
+@pytest.mark.parametrize("name", ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"])
+def test_not_a_number_is_found_in_any_tensor(llama: Path, name: str) -> None:
+    def spoil(weight: torch.Tensor) -> torch.Tensor:
+        weight.view(-1)[5] = torch.nan
+        return weight
+
+    _change(llama, name, spoil)
+    with pytest.raises(NumericError, match=rf"{name}: 1 of its values are NaN or infinite"):
+        open_checkpoint(llama).refuse_nonfinite()
+
+
+@pytest.mark.parametrize("value", [[1], "gptq", {"quant_method": "gptq"}, {"quant_method": "compressed-tensors"}])
+def test_a_quantization_config_that_says_nothing_is_one_line(
+    llama: Path, edit_config: Callable[..., None], value: object
+) -> None:
+    edit_config(llama, quantization_config=value)
+    with pytest.raises(ModelError, match=r"quantization_config|quantizes no layer"):
+        stored_formats(open_checkpoint(llama), describe(llama).linears)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": "F32", "shape": [64.0], "data_offsets": [0, 256]},
+        {"dtype": "F32", "shape": ["64"], "data_offsets": [0, 256]},
+        {"dtype": "F32", "shape": [64], "data_offsets": [0, 256, 300]},
+        {"dtype": ["F32"], "shape": [64], "data_offsets": [0, 256]},
+        [1],
+    ],
+)
+def test_a_header_entry_that_readers_refuse_is_refused(tmp_path: Path, entry: object) -> None:
+    header = json.dumps({"a": entry}).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(256))
+    with pytest.raises(ModelError, match="header"):
+        read_header(path)
+
+
+def test_a_header_nested_without_end_is_refused(tmp_path: Path) -> None:
+    header = b"[" * 200_000 + b"]" * 200_000
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(ModelError, match="header is damaged"):
+        read_header(path)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_model import make_tokenizer
 
-from qtool.errors import CapacityError, ModelError, UsageError
+from qtool.errors import CapacityError, DataError, ModelError, UsageError
 from qtool.models import device as device_of_models
 from qtool.models.device import choose_device, choose_dtype, hardware
 from qtool.models.tokenizer import encode, load_tokenizer, render_chat, stop_ids
@@ -114,3 +114,34 @@ def test_number_types() -> None:
 
 def test_hardware_names_cores() -> None:
     assert "cores" in hardware()
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{{ 1 + 'a' }}", "fails on these messages"),
+        ("{{ 1/0 }}", "fails on these messages"),
+        ("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "recursion"),
+        ("{{ 'a' * 10**10 }}", "multiplies large numbers"),
+        ("{% set n = 100000 %}{{ 'a' * (n * n * n) }}", "more than a gigabyte"),
+        ("{{ messages[5].x }}", "refuses these messages"),
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "runs for more than 0.2 s"),
+        ({"tools": "x", "plain": "y"}, "multiple chat templates"),
+    ],
+)
+def test_a_template_that_fails_or_never_ends_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, template: object, words: str
+) -> None:
+    from qtool.models import chat_template
+
+    monkeypatch.setattr(chat_template, "MOST_SECONDS", 0.2)
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = template
+    with pytest.raises(ModelError, match=words) as caught:
+        render_chat(tokenizer, [{"role": "user", "content": "hi"}])
+    assert "\n" not in str(caught.value)
+
+
+def test_half_a_surrogate_pair_is_told_and_not_given_to_the_tokenizer() -> None:
+    with pytest.raises(DataError, match="half a surrogate pair"):
+        encode(make_tokenizer(), "a\ud83db")

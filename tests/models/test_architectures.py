@@ -1,0 +1,32 @@
+"""The architectures in most use, as tiny models: names, blocks and numbers; all of them: benchmarks/architectures.py."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.tiny_architectures import make
+from qtool.models.completeness import refuse_incomplete_folder
+from qtool.models.skeleton import load_base
+from qtool.quantize.streaming import StreamedModel
+
+TYPES = (
+    *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gemma3", "phi", "phi3", "phimoe"),
+    *("gpt2", "gpt_neox", "gpt_neo", "gptj", "gpt_bigcode", "starcoder2", "opt", "bloom", "mpt", "falcon", "codegen"),
+    *("mixtral", "qwen2_moe", "qwen3_moe", "olmo", "olmo2", "olmoe", "granite", "granitemoe", "cohere", "cohere2"),
+    *("stablelm", "smollm3", "exaone4", "glm4", "ernie4_5", "mamba", "lfm2", "bert"),
+)
+IDS = torch.arange(3, 15)[None]
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_its_files_are_understood_and_read_block_by_block_it_is_the_same_model(model_type: str, tmp_path: Path) -> None:
+    folder = make(model_type, tmp_path / "model")
+    refuse_incomplete_folder(folder)
+    streamed = StreamedModel(folder)
+    assert len(streamed.architecture.blocks) == 2
+    base = load_base(folder)
+    with torch.inference_mode():
+        expected = base(IDS, use_cache=False).logits
+    # float32 in another order of sums: experts one by one, eager attention or SDPA
+    assert (streamed.logits([IDS])[0] - expected).abs().max() < 1e-4 * expected.std() + 1e-5
