@@ -13,7 +13,9 @@ def head(row: ReportRow, *, model: str, source: str) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     recipe = row.variant.recipe
-    known = {"base_model": source, "base_model_relation": "quantized"} if _HUB_ID.fullmatch(source) else {}
+    known: dict[str, Any] = (
+        {"base_model": source, "base_model_relation": "quantized"} if _HUB_ID.fullmatch(source) else {}
+    )
     if recipe.scheme == "base":
         known.pop("base_model_relation", None)
     results = [
