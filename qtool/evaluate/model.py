@@ -98,7 +98,7 @@ def identify(folder: Path, settings: Settings = DEFAULTS) -> Subject:
         is_base=True,
         weight_error=None,
         has_chat=has_chat_template(folder),
-        base_digest="" if checkpoint.is_quantized(checkpoint.read_config(folder)) else identity.weights_digest,
+        base_digest="" if checkpoint.is_of_unknown_base(folder) else identity.weights_digest,
     )
 
 

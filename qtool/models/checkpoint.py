@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from qtool.errors import ModelError, NumericError, StoreError
+from qtool.models.gguf_note import GGUF_NOTE
 from qtool.models.safetensors_header import StoredTensor, read_header
 from qtool.records.model import ModelIdentity
 from qtool.store.codec import read_json_object
@@ -184,6 +185,11 @@ def read_config(folder: Path) -> dict[str, Any]:
 def is_quantized(config: dict[str, Any]) -> bool:
     """Whether `config` says that the weights beside it are stored as codes and scales."""
     return any(config.get(key) is not None for key in KEYS_OF_STORAGE)
+
+
+def is_of_unknown_base(folder: Path) -> bool:
+    """Whether the model in `folder` was quantized by somebody who left no word of the model it was made from."""
+    return is_quantized(read_config(folder)) or (folder / GGUF_NOTE).is_file()
 
 
 def identify(folder: Path, *, name: str | None = None, source: str | None = None) -> ModelIdentity:

@@ -9,10 +9,12 @@ from qtool.errors import MismatchError, ModelError
 from qtool.models.architecture import Architecture, LinearLayer, describe
 from qtool.models.checkpoint import INDEX_NAME, Checkpoint, identify, open_checkpoint, tokenizer_digest, tokenizer_files
 from qtool.models.checkpoint import weights_digest as digest_of
+from qtool.models.gguf_note import KEPT_AS_CODES, PLAIN, GgufNote, gguf_note
 from qtool.models.skeleton import empty_model
 from qtool.models.stored_format import read_weight, stored_formats, stored_names
 from qtool.models.stored_names import weights_as_used
 from qtool.models.stored_weights import StoredFormat, dequantize
+from qtool.models.tokenizer import load_tokenizer
 from qtool.models.unfolded import unfold
 from qtool.progress import Progress
 from qtool.quantize.folder import MANIFEST
@@ -23,7 +25,8 @@ from qtool.records.variant import LedgerRow, Recipe, SchemeName, Variant
 from qtool.store.run_directory import explained, new_folder, write_record
 
 METHOD = "imported"
-_BESIDE = ("config.json", "generation_config.json", "quantize_config.json", "recipe.yaml")
+_GENERATION = "generation_config.json"
+_BESIDE = ("config.json", _GENERATION, "quantize_config.json", "recipe.yaml")
 _NOT_STORED = "rotary_emb.inv_freq"  # old checkpoints hold it; models compute it
 
 
@@ -32,8 +35,9 @@ def import_variant(
 ) -> Variant:
     """Makes the checkpoint in `folder` the variant `name` in the new folder `output`.
 
-    `base` is the model it was made from; without it the variant is its own base. Raises ModelError for a quant_method
-    qtool cannot read and for missing, unexpected or non-finite tensors, MismatchError where `base` has another shape.
+    `base` is the model it was made from; without it the variant is its own base. What was a GGUF file takes the base's
+    tokenizer, which was only rebuilt from the file, where the tokens are the same. Raises ModelError for a quant_method
+    qtool cannot read and for missing, unexpected or non-finite tensors, MismatchError where `base` is another model.
     """
     started = time.monotonic()
     reset_peak()
@@ -43,7 +47,11 @@ def import_variant(
     _check_names(checkpoint, architecture, formats)
     if base is not None and describe(base).linears != architecture.linears:
         raise MismatchError(f"{folder}: its layers are not those of {base}; give the model it was made from")
-    recipe = _recipe(checkpoint, architecture, formats)
+    note = gguf_note(folder)
+    tokens_from = base if base is not None and note is not None else folder
+    if tokens_from != folder and _tokens(tokens_from) != _tokens(folder):
+        raise MismatchError(f"{folder}: its tokens are not those of {base}; give the model the file was made from")
+    recipe = _recipe(checkpoint, architecture, formats, note)
     rows = []
     with progress.track("reading every layer", len(architecture.linears), "layers") as advance:
         for layer in architecture.linears:
@@ -51,7 +59,7 @@ def import_variant(
             advance(1)
     with new_folder(output, replace=replace) as target:
         with explained(target):
-            _link(checkpoint, target)
+            _link(checkpoint, target, tokens_from)
         variant = Variant(
             format_version=1,
             name=name,
@@ -63,7 +71,7 @@ def import_variant(
             layers=tuple(rows),
             verification=None,
             fallbacks=0,
-            bytes=open_checkpoint(folder).bytes,
+            bytes=open_checkpoint(folder).bytes if note is None else note.bytes,
             seconds=time.monotonic() - started,
             peak_memory_bytes=peak_bytes(),
             qtool_version=__version__,
@@ -88,7 +96,18 @@ def _check_names(checkpoint: Checkpoint, architecture: Architecture, formats: di
             raise ModelError(f"{checkpoint.folder}: {len(names)} tensors are {what}, first {min(names)!r}")
 
 
-def _recipe(checkpoint: Checkpoint, architecture: Architecture, formats: dict[str, StoredFormat]) -> Recipe:
+def _tokens(folder: Path) -> dict[str, int]:
+    """Every token with its id."""
+    found: dict[str, int] = load_tokenizer(folder).get_vocab()
+    return found
+
+
+def _recipe(
+    checkpoint: Checkpoint, architecture: Architecture, formats: dict[str, StoredFormat], note: GgufNote | None
+) -> Recipe:
+    if note is not None and not all(kind in KEPT_AS_CODES for kind, _ in note.types if kind not in PLAIN):
+        types = ", ".join(f"{count} {kind}" for kind, count in note.types)
+        return Recipe(scheme="gguf", method=METHOD, skip=(), format="none", options=(("types", types),))
     kept = tuple(layer.name for layer in architecture.linears if layer.name not in formats)
     if not formats:
         return Recipe(scheme="base", method=METHOD, skip=(), format="none")
@@ -147,8 +166,12 @@ def _refuse_nonfinite(checkpoint: Checkpoint, layer: LinearLayer, wrong: int) ->
         raise ModelError(f"{checkpoint.folder}: {layer.name}: {wrong} of its weights are NaN or infinite")
 
 
-def _link(checkpoint: Checkpoint, target: Path) -> None:
-    names = {*_BESIDE, *checkpoint.shards, *tokenizer_files(checkpoint.folder), INDEX_NAME}
-    for name in sorted(names):
+def _link(checkpoint: Checkpoint, target: Path, tokens_from: Path) -> None:
+    for name in sorted({*_BESIDE, *checkpoint.shards, INDEX_NAME}):
         if (checkpoint.folder / name).is_file():
             link_or_copy(checkpoint.folder / name, target / name)
+    for name in tokenizer_files(tokens_from):
+        link_or_copy(tokens_from / name, target / name)
+    if tokens_from != checkpoint.folder and (tokens_from / _GENERATION).is_file():
+        (target / _GENERATION).unlink(missing_ok=True)
+        link_or_copy(tokens_from / _GENERATION, target / _GENERATION)

@@ -38,6 +38,7 @@ SCHEMES: Mapping[str, Scheme] = {
     "w8a16": Scheme(8, _GROUPS, ("none",), ("compressed-tensors", "gptq"), asymmetric=True),
     "w8a8": Scheme(8, (-1,), ("dynamic", "static"), ("compressed-tensors",)),
     "fp8": Scheme(8, (-1,), ("dynamic", "static"), ("compressed-tensors",)),
+    "gguf": Scheme(16, (-1,), ("none",), ("none",)),  # imported only: numbers of block types that have no codes here
     "nf4": Scheme(4, (-1,), ("none",), ("bitsandbytes",), default_method="bitsandbytes"),
     "int8": Scheme(8, (-1,), ("none",), ("bitsandbytes",), default_method="bitsandbytes"),
 }

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from qtool.records.model import ModelIdentity
 from qtool.records.presentation import Presented
 
-SchemeName = Literal["base", "w4a16", "w8a16", "w8a8", "fp8", "nf4", "int8"]
+SchemeName = Literal["base", "w4a16", "w8a16", "w8a8", "fp8", "gguf", "nf4", "int8"]
 Activations = Literal["none", "dynamic", "static"]
 
 

@@ -7,7 +7,7 @@ import torch
 from gguf_models import merging
 from tiny_model import make_tiny_llama
 
-from qtool.errors import ModelError
+from qtool.errors import MismatchError, ModelError
 from qtool.models.locate import locate
 from qtool.progress import Silent
 from qtool.quantize.convert import convert
@@ -80,6 +80,24 @@ def test_a_file_answers_as_the_variant_it_was_made_from(tmp_path: Path, cache: P
     assert _greedy(open_engine(folder, dtype="float32"), prompts) == _greedy(
         open_engine(locate(str(file)), dtype="float32"), prompts
     )
+
+
+@pytest.mark.parametrize(("kind", "scheme"), [("Q4_0", "w4a16"), ("Q5_0", "gguf")])
+def test_an_imported_file_belongs_to_the_base_it_names(kind: str, scheme: str, tmp_path: Path, cache: Path) -> None:
+    from qtool.models.checkpoint import identify
+    from qtool.quantize.importing import import_variant
+
+    _, file = _written(tmp_path)
+    file = _requantized(file, tmp_path / f"{kind}.gguf", kind)
+    base = tmp_path / "base"
+    made = import_variant(locate(str(file)), tmp_path / "in", name="in", base=base, progress=Silent())
+    assert made.recipe.scheme == scheme
+    assert made.bytes == file.stat().st_size
+    assert made.tokenizer_digest == identify(base).tokenizer_digest
+    assert made.base.weights_digest == identify(base).weights_digest
+    other = make_tiny_llama(tmp_path / "other", dtype=torch.bfloat16)
+    with pytest.raises(MismatchError, match="its tokens are not those of"):
+        import_variant(locate(str(file)), tmp_path / "no", name="no", base=other, progress=Silent())
 
 
 def test_a_file_is_made_a_folder_once(tmp_path: Path, cache: Path) -> None:

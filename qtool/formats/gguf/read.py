@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qtool.errors import ModelError
+from qtool.models.gguf_note import KEPT_AS_CODES
 from qtool.models.stored_weights import StoredWeight
 
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
-_KEPT_AS_CODES = ("Q4_0", "Q8_0")  # what a product of ours multiplies as it is
 _ROTARY = "rope_freqs.weight"
 _FAULTS = (ValueError, KeyError, IndexError, TypeError, OverflowError, OSError, MemoryError, NotImplementedError)
 
@@ -46,6 +46,11 @@ class GgufFile:
     def count(self) -> int:
         """How many tensors there are."""
         return sum(len(reader.tensors) for reader in self.readers)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all parts."""
+        return sum(int(reader.data.nbytes) for reader in self.readers)
 
     def kinds(self) -> dict[str, int]:
         """Matrices by block type."""
@@ -104,7 +109,7 @@ def pieces(file: GgufFile, config: Any, *, linears: frozenset[str], skeleton: An
             raise ModelError(f"{file.path}: tensor {tensor.name!r} has no place in {type(skeleton).__name__}")
         kind = tensor.tensor_type.name
         with _explained(file.path, f"tensor {tensor.name!r} of type {kind} cannot be read"):
-            if kind in _KEPT_AS_CODES and name.removesuffix(".weight") in linears:
+            if kind in KEPT_AS_CODES and name.removesuffix(".weight") in linears:
                 yield Piece(name, kind, _codes(tensor, turned), None)
             else:
                 yield Piece(name, kind, None, _values(tensor, turned))

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from qtool.formats.gguf.read import GgufFile, Piece, config_of, open_gguf, pieces, tokenizer_of
-from qtool.store.run_directory import new_folder, write_text
+from qtool.models.gguf_note import GGUF_NOTE, GgufNote
+from qtool.store.run_directory import new_folder, write_record, write_text
 
 _SHARD_BYTES = 5_000_000_000
-_DONE = "gguf.json"
 
 
 def folder_of(path: Path) -> Path:
     """The model folder made of the file at `path`, made once and kept in the user's cache."""
     file = open_gguf(path)
     target = _cache() / f"{path.stem}-{_digest(file)[:16]}"
-    if not (target / _DONE).is_file():
+    if not (target / GGUF_NOTE).is_file():
         take_in(file, target)
     return target
 
@@ -54,8 +54,8 @@ def take_in(file: GgufFile, target: Path) -> None:
             document["quantization_config"] = _quantization(kept, linears)
         write_text(folder / "config.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")
         tokenizer.save_pretrained(folder)
-        note = {"file": file.path.name, "types": file.kinds(), "kept_as_codes": len(kept)}
-        write_text(folder / _DONE, json.dumps(note, indent=2) + "\n")
+        note = GgufNote(file.path.name, file.bytes, tuple(file.kinds().items()), len(kept))
+        write_record(folder / GGUF_NOTE, note)
 
 
 class _Shards:
