@@ -137,6 +137,21 @@ def test_json_numbers_are_what_they_are_worth() -> None:
     assert load_metric("json_fields").grade(item, said('{"name": "Ana", "age": "3"}'), task("json")).score == 0.5
 
 
+def test_values_may_be_compared_as_a_reader_would() -> None:
+    item = Item("i", (), "", json.dumps({"job": "teacher", "age": 3}))
+    read = replace(task("json"), metric_options={"values": "read"})
+    answer = said('{"job": "Teacher", "age": "3"}')
+    assert load_metric("json_fields").grade(item, answer, read).score == 1.0
+    assert load_metric("json_fields").grade(item, answer, task("json")).score == 0.0
+
+
+def test_an_object_inside_of_one_that_was_meant_is_not_the_answer() -> None:
+    item = Item("i", (), "", json.dumps({"name": "Ana", "age": 31}))
+    outer = '{"name": {"name": "Ana", "age": 31}}'
+    assert extract.extract(task("json"), item, said(outer)) == outer
+    assert extract.extract(task("json"), item, said(f'{{"result": {OBJECTS[0][0]}}}')) == OBJECTS[0][0]
+
+
 def test_thinking_that_never_ends_is_no_answer_and_counted_apart() -> None:
     for answer in (said("<think>so 42"), said("so 42, or 43", thinking_open=True)):
         assert extract.extract(task("number"), Item("i", (), "", "42"), answer) is None

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 _FENCE = re.compile(r"(?ms)^[ \t]*(`{3,}|~{3,})[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)")
 _EXAMPLE = re.compile(
@@ -18,7 +18,7 @@ def json_value(text: str, *, keys: Collection[str] = (), array: bool = False) ->
     Between equals, one that is marked as the answer wins, then one that no example introduces, then the last.
     """
     best: tuple[tuple[int, int, int, int, int], str] | None = None
-    for start, end, value in _values(text):
+    for start, end, value in _outermost(_values(text), keys):
         overlap = _overlap(value, keys)
         before = text[max(0, start - 80) : start]
         rank = (
@@ -42,9 +42,19 @@ def loads(text: str) -> object:
         raise ValueError("nested too deeply") from error
 
 
+def _outermost(values: list[tuple[int, int, object]], keys: Collection[str]) -> Iterator[tuple[int, int, object]]:
+    """Values that stand in no other; those inside of one that has none of `keys` too: a wrapper, or a list."""
+    covered = 0
+    for start, end, value in values:
+        if start < covered:
+            continue
+        yield start, end, value
+        if not keys or _overlap(value, keys):
+            covered = end
+
+
 def _values(text: str) -> list[tuple[int, int, object]]:
-    """(start, end, value) of every object and array in `text` that stands in no other; inside one that does not have
-    what is wanted, its own objects are looked at too."""
+    """(start, end, value) of every object and array in `text`, in the order in which they begin."""
     decoder = json.JSONDecoder(parse_constant=_refused)
     found = []
     for opening in re.finditer(r"\{|\[(?!\[{30})", text):  # thirty brackets in a row are a loop
