@@ -9,15 +9,17 @@ wrong with its options, and a function `quantize`. A method of scope "block" is 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from qtool.models.architecture import Architecture, LinearLayer
 from qtool.models.stored_weights import StoredWeight
 from qtool.progress import Progress
 from qtool.records.variant import LedgerRow, Recipe, Verification
+
+if TYPE_CHECKING:
+    from qtool.models.architecture import Architecture, LinearLayer
 
 Visitor = Callable[[str, Tensor], None]
 
@@ -66,7 +68,7 @@ class LayerWork:
     in float32 once it was rescaled, so that moving scale costs no precision; `static` says that its input gets one
     stored scale."""
 
-    layer: LinearLayer
+    layer: "LinearLayer"
     module: nn.Module
     grid: Grid
     scheme: str
@@ -154,8 +156,8 @@ class FolderWork:
     source: Path
     target: Path
     recipe: Recipe
-    architecture: Architecture
-    layers: tuple[LinearLayer, ...]
+    architecture: "Architecture"
+    layers: "tuple[LinearLayer, ...]"
     sequences: tuple[tuple[int, ...], ...]
     progress: Progress
 

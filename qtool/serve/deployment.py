@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from qtool.engine.contract import EngineStatus
 from qtool.errors import QtoolError
@@ -16,9 +17,11 @@ from qtool.serve.supervision.engine_loop import Opened
 from qtool.serve.supervision.hosts import Host
 from qtool.serve.supervision.readiness import Readiness
 from qtool.serve.supervision.supervisor import Supervisor, Watch
-from qtool.serve.text.exchange import Exchange
-from qtool.serve.text.vocabulary import Vocabulary
 from qtool.serve.watching.metrics import Metrics
+
+if TYPE_CHECKING:
+    from qtool.serve.text.exchange import Exchange
+    from qtool.serve.text.vocabulary import Vocabulary
 
 _log = logging.getLogger("qtool.serve")
 _CLOSE_SECONDS = 1.0
@@ -38,7 +41,7 @@ class Identity:
 class Parts:
     """How a deployment comes to life: its tokenizer, opened once, and a host for each life of its engine."""
 
-    open_vocabulary: Callable[[], Vocabulary]
+    open_vocabulary: "Callable[[], Vocabulary]"
     make_host: Callable[[], Host]
 
 
@@ -83,14 +86,14 @@ class Deployment:
         return {"x-qtool-variant": self.variant}
 
     @property
-    def vocabulary(self) -> Vocabulary:
+    def vocabulary(self) -> "Vocabulary":
         """The tokenizer. Raises Refused (503) while requests are not answered."""
         if self._vocabulary is None or not self.readiness.ready:
             raise shed(f"not ready: {self.readiness.state.phase}", self.places.retry_after())
         return self._vocabulary
 
     @property
-    def vocabulary_in_use(self) -> Vocabulary:
+    def vocabulary_in_use(self) -> "Vocabulary":
         """The tokenizer for answers in progress, also while draining."""
         assert self._vocabulary is not None  # a request was prepared with it
         return self._vocabulary
@@ -123,12 +126,12 @@ class Deployment:
         self.supervisor.start(loop)
         self._opening = loop.create_task(self._load_vocabulary())
 
-    def begin(self, exchange: Exchange) -> None:
+    def begin(self, exchange: "Exchange") -> None:
         """Starts a request, and remembers it until `end`."""
         self.exchanges.add(exchange)
         exchange.start(self.supervisor)
 
-    def end(self, exchange: Exchange) -> None:
+    def end(self, exchange: "Exchange") -> None:
         """The request has its answer, or its client has gone."""
         self.exchanges.discard(exchange)
 

@@ -1,26 +1,21 @@
 """One HTTP request for completions, from its arrival to the one line and the one count that it ends in."""
 
-import logging
 import re
 import secrets
-import time
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from qtool.serve.admission.keys import Key
 from qtool.serve.api import answers
-from qtool.serve.api.refusal import Outcome, Refused
+from qtool.serve.api.refusal import Refused
 from qtool.serve.routing.router import Backend
 from qtool.serve.service import Service
 from qtool.serve.supervision.jobs import Owner
 from qtool.serve.text.exchange import Exchange
-from qtool.serve.watching.watch import judge
+from qtool.serve.watching.outcome import key_of
 
-_log = logging.getLogger("qtool.requests")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-CLIENT_CLOSED_REQUEST = 499
 
 
 @dataclass(slots=True, eq=False)
@@ -68,12 +63,6 @@ def owner_key(request: Request) -> str:
     return key.name if key is not None else (request.client.host if request.client else "")
 
 
-def key_of(request: Request) -> Key | None:
-    """The API key that came with the request, where keys are required."""
-    key: Key | None = request.scope.get("state", {}).get("key")
-    return key
-
-
 def count_tokens(call: Call, exchange: Exchange) -> None:
     """Counts what was generated, complete or not."""
     used = answers.usage(exchange)
@@ -81,25 +70,3 @@ def count_tokens(call: Call, exchange: Exchange) -> None:
     call.backend.metrics.tokens(used["prompt_tokens"], used["completion_tokens"])
     for choice in exchange.choices:
         call.backend.metrics.finished(choice.transcript.finish or "abort")
-
-
-def record(call: Call, outcome: Outcome, status: int, *, reason: str = "", exchange: Exchange | None = None) -> None:
-    """One count and one log line per request; nothing of what was said in it."""
-    seconds = time.monotonic() - call.began_s
-    metrics = call.backend.metrics
-    metrics.ended(outcome)
-    if outcome in ("success", "deadline", "server_error"):
-        metrics.answered(seconds, len(exchange.choices) if exchange else 1)
-    line: dict[str, object] = {"request": call.id, "route": call.request.url.path, "status": status}
-    line |= {"outcome": outcome, "seconds": round(seconds, 4), "variant": call.backend.variant}
-    key = key_of(call.request)
-    if key is not None:
-        line["key"] = key.name
-    if reason:
-        line["reason"] = reason if outcome != "client_error" else reason.partition(":")[0][:80]
-    if exchange is not None:
-        line |= answers.usage(exchange)
-        if exchange.cut_short:
-            line["cut_short"] = True
-    _log.info("request", extra={"fields": line})
-    judge(call, outcome, seconds, exchange)

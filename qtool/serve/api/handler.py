@@ -11,16 +11,7 @@ from starlette.responses import JSONResponse, Response
 from qtool.serve.admission.places import Ticket
 from qtool.serve.api.answers import CompletionShape, Envelope, Shape
 from qtool.serve.api.body import read_document
-from qtool.serve.api.call import (
-    CLIENT_CLOSED_REQUEST,
-    Call,
-    count_tokens,
-    key_of,
-    owner_key,
-    record,
-    refusal_response,
-    request_id,
-)
+from qtool.serve.api.call import Call, count_tokens, owner_key, refusal_response, request_id
 from qtool.serve.api.chat_schema import ChatRequest
 from qtool.serve.api.refusal import Disconnected, Refused
 from qtool.serve.api.schema import Sampled
@@ -32,6 +23,7 @@ from qtool.serve.service import Service
 from qtool.serve.supervision.jobs import Owner
 from qtool.serve.text.exchange import Exchange, Terms
 from qtool.serve.text.prompts import new_tokens, prepare
+from qtool.serve.watching.outcome import CLIENT_CLOSED_REQUEST, key_of, record
 from qtool.serve.watching.watch import judge
 
 

@@ -12,6 +12,7 @@ from qtool.serve.api.refusal import Disconnected, Refused
 from qtool.serve.api.schema import Sampled
 from qtool.serve.api.stream import EventStream, disconnected
 from qtool.serve.routing.upstream import Flight, Upstream
+from qtool.serve.watching.outcome import CLIENT_CLOSED_REQUEST, record
 
 if TYPE_CHECKING:
     from qtool.serve.admission.places import Ticket
@@ -38,7 +39,6 @@ async def proxied(call: "Call", upstream: Upstream, asked: Sampled) -> Response:
 
 
 async def _whole(call: "Call", flight: Flight) -> Response:
-    from qtool.serve.api.call import record
 
     reading = asyncio.create_task(_read(flight))
     leaving = asyncio.create_task(disconnected(call.request.receive))
@@ -63,7 +63,6 @@ async def _read(flight: Flight) -> bytes:
 
 
 def _streamed(call: "Call", upstream: Upstream, flight: Flight, ticket: "Ticket") -> EventStream:
-    from qtool.serve.api.call import CLIENT_CLOSED_REQUEST, record
 
     failure: list[Refused] = []
     closing: set[asyncio.Task[None]] = set()

@@ -7,16 +7,19 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from qtool.engine.contract import GenerationRequest, TokenEvent
 from qtool.serve.api.refusal import Refused, expired, failed, lost, shed
 from qtool.serve.api.schema import Sampled
 from qtool.serve.supervision.jobs import Again, Event, Expired, Job, Lost, Owner, Rejected, Shed, Started
 from qtool.serve.text.parts import Splitter
-from qtool.serve.text.prompts import Prepared
 from qtool.serve.text.transcript import Piece, Transcript
-from qtool.serve.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from qtool.serve.text.prompts import Prepared
+    from qtool.serve.text.vocabulary import Vocabulary
+
 
 _log = logging.getLogger("qtool.serve")
 _SEEDS = 2**63
@@ -83,10 +86,10 @@ class Exchange:
     def __init__(
         self,
         asked: Sampled,
-        prepared: Prepared,
+        prepared: "Prepared",
         lengths: Sequence[int],
         *,
-        vocabulary: Vocabulary,
+        vocabulary: "Vocabulary",
         terms: Terms,
         watch: Watch,
     ) -> None:

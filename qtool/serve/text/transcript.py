@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from qtool.engine.contract import FinishReason, TokenEvent
-from qtool.serve.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from qtool.serve.text.vocabulary import Vocabulary
 
 _CONTEXT_TOKENS = 6
 _INCOMPLETE = "\ufffd"
@@ -32,7 +35,7 @@ class Piece:
 class Transcript:
     """Decodes one answer. The end of the prompt is decoded along, so that spaces between words come out right."""
 
-    def __init__(self, prompt: Sequence[int], stops: Sequence[str], vocabulary: Vocabulary) -> None:
+    def __init__(self, prompt: Sequence[int], stops: Sequence[str], vocabulary: "Vocabulary") -> None:
         self._vocabulary = vocabulary
         self._stops = tuple(stops)
         self._held = max((len(stop) for stop in stops), default=1) - 1
