@@ -22,7 +22,7 @@ from qtool.engine.quantized_layers import quantized_groups, quantized_modules
 from qtool.errors import ModelError
 from qtool.kernels import native_cpu
 from qtool.kernels.contract import Kernel
-from qtool.kernels.dense import LARGE
+from qtool.kernels.dense import COMPILED
 from qtool.kernels.fused import FusedLinear
 from qtool.kernels.linear import KernelLinear
 from qtool.kernels.tiles import TileKernel
@@ -92,7 +92,7 @@ def resident_bytes(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.dev
     for name in checkpoint.names:
         size, stored = checkpoint.tensor_bytes(name), checkpoint.dtype(name)
         plain = stored.is_floating_point and stored.itemsize > 1 and not name.endswith(("_scale", ".scales"))
-        narrow = kept and stored is torch.bfloat16 and size >= 2 * LARGE
+        narrow = kept and stored is torch.bfloat16 and size >= 2 * COMPILED
         if narrow and tied and _is_table(name):
             narrow = multiplied_as_stored(checkpoint.shape(name), stored, dtype, device)
         total += size * dtype.itemsize // stored.itemsize if plain and not narrow else size
