@@ -1,5 +1,6 @@
 """From a folder to a model that runs: weights go from disk into the form their kernels want, one layer at a time."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,8 +164,17 @@ def _fill_rest(model: Any, checkpoint: Checkpoint, *, dtype: torch.dtype, device
             raise ModelError(f"{checkpoint.folder}: tensor {name!r} is missing")
         else:
             assign(model, name, tensor.to(device))
-    model.tie_weights()
+    _tie(model, tied)
     return used
+
+
+def _tie(model: Any, tied: Mapping[str, str]) -> None:
+    """Makes tied parameters one; a layer whose weight a kernel holds has none to be tied."""
+    for target, source in tied.items():
+        parent, _, leaf = target.rpartition(".")
+        owner = model.get_submodule(parent)
+        if leaf in owner._parameters:
+            setattr(owner, leaf, model.get_parameter(source))
 
 
 def _describe(model: nn.Module) -> tuple[tuple[str, str], ...]:
