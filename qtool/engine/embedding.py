@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from qtool.engine.plain_layers import read_into, replace_module
 from qtool.kernels import native_cpu
-from qtool.kernels.dense import LARGE
+from qtool.kernels.dense import COMPILED
 from qtool.kernels.linear import KernelLinear
 from qtool.models.checkpoint import Checkpoint
 
@@ -67,7 +67,7 @@ def multiplied_as_stored(
     """Whether a table [rows, columns] of `stored` numbers can be a head's weight where it lies."""
     rows, columns = shape
     wide = stored is torch.bfloat16 and computed is torch.float32 and device.type == "cpu"
-    return wide and rows * columns >= LARGE and columns % native_cpu.ALIGN == 0 and not native_cpu.refusal()
+    return wide and rows * columns >= COMPILED and columns % native_cpu.ALIGN == 0 and not native_cpu.refusal()
 
 
 def _name(model: Any, wanted: nn.Module) -> str:

@@ -1,5 +1,6 @@
 """From a folder to a model that runs: weights go from disk into the form their kernels want, one layer at a time."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from qtool.engine.quantized_layers import quantized_groups, quantized_modules
 from qtool.errors import ModelError
 from qtool.kernels import native_cpu
 from qtool.kernels.contract import Kernel
-from qtool.kernels.dense import LARGE
+from qtool.kernels.dense import COMPILED
 from qtool.kernels.fused import FusedLinear
 from qtool.kernels.linear import KernelLinear
 from qtool.kernels.tiles import TileKernel
@@ -92,7 +93,7 @@ def resident_bytes(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.dev
     for name in checkpoint.names:
         size, stored = checkpoint.tensor_bytes(name), checkpoint.dtype(name)
         plain = stored.is_floating_point and stored.itemsize > 1 and not name.endswith(("_scale", ".scales"))
-        narrow = kept and stored is torch.bfloat16 and size >= 2 * LARGE
+        narrow = kept and stored is torch.bfloat16 and size >= 2 * COMPILED
         if narrow and tied and _is_table(name):
             narrow = multiplied_as_stored(checkpoint.shape(name), stored, dtype, device)
         total += size * dtype.itemsize // stored.itemsize if plain and not narrow else size
@@ -163,8 +164,17 @@ def _fill_rest(model: Any, checkpoint: Checkpoint, *, dtype: torch.dtype, device
             raise ModelError(f"{checkpoint.folder}: tensor {name!r} is missing")
         else:
             assign(model, name, tensor.to(device))
-    model.tie_weights()
+    _tie(model, tied)
     return used
+
+
+def _tie(model: Any, tied: Mapping[str, str]) -> None:
+    """Makes tied parameters one; a layer whose weight a kernel holds has none to be tied."""
+    for target, source in tied.items():
+        parent, _, leaf = target.rpartition(".")
+        owner = model.get_submodule(parent)
+        if leaf in owner._parameters:
+            setattr(owner, leaf, model.get_parameter(source))
 
 
 def _describe(model: nn.Module) -> tuple[tuple[str, str], ...]:

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from qtool.kernels import native_cpu
 from qtool.kernels.native_cpu import NativeKernel
+from qtool.kernels.native_many import MANY, measured_faster
 from qtool.models.device import has_bfloat16
 
-FEW_ROWS = 16  # up to which a weight of bfloat16 numbers is read, not multiplied, most of the time
+COMPILED = 1 << 16  # scalars from which a weight of bfloat16 numbers is multiplied as that, whatever it is computed in
 LARGE = 1 << 20  # weights of fewer scalars stay in cache, where prepacking only adds oneDNN's own overhead
 
 
@@ -32,9 +33,12 @@ class DenseKernel:
         rows, columns = weight.shape
         on_cpu = weight.device.type == "cpu"
         self.plain: Tensor | None = None  # the weight as it was given, where it is multiplied as that
-        self._many = weight if on_cpu and weight.dtype is torch.bfloat16 and has_bfloat16() else None
+        self._many: Tensor | None = None  # the weight as torch multiplies it, where that is faster for many rows
         self.compiled = _compiled(weight) if on_cpu else None
         if self.compiled is not None:
+            if weight.dtype is torch.bfloat16 and has_bfloat16():
+                faster = measured_faster(self.compiled, lambda inputs: torch.nn.functional.linear(inputs, weight))
+                self._many = weight if faster else None
             self.prepacked, self.bytes, self.label = True, self.compiled.bytes, self.compiled.label
             return
         self.prepacked = on_cpu and rows * columns >= LARGE and prepack_works(weight.dtype) == ""
@@ -47,7 +51,7 @@ class DenseKernel:
     def multiply(self, inputs: Tensor) -> Tensor:
         """[tokens, columns] -> [tokens, rows] in the type of `inputs`."""
         if self.compiled is not None:
-            if self._many is not None and inputs.shape[0] > FEW_ROWS and inputs.dtype is torch.bfloat16:
+            if self._many is not None and inputs.shape[0] >= MANY and inputs.dtype is torch.bfloat16:
                 return torch.nn.functional.linear(inputs, self._many)
             return self.compiled.multiply(inputs)
         if self.prepacked:
@@ -56,11 +60,11 @@ class DenseKernel:
 
 
 def _compiled(weight: Tensor) -> NativeKernel | None:
-    """The compiled product with `weight` as bfloat16, where its numbers are all that and it is large.
+    """The compiled product with `weight` as bfloat16, where its numbers are all that and it is not tiny.
 
     A bfloat16 model that is computed in float32 so takes half the memory and half the time, and gives the same numbers.
     """
-    if weight.dtype not in (torch.float32, torch.bfloat16) or weight.numel() < LARGE or native_cpu.refusal():
+    if weight.dtype not in (torch.float32, torch.bfloat16) or weight.numel() < COMPILED or native_cpu.refusal():
         return None
     if weight.dtype is torch.bfloat16:
         return native_cpu.bfloat16_kernel(weight) if weight.shape[1] % native_cpu.ALIGN == 0 else None

@@ -8,6 +8,7 @@ same bits both ways; 16-bit inputs are rounded to bfloat16 here, so only a bfloa
 import ctypes
 import functools
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -78,17 +79,21 @@ _faster: dict[tuple[int, int, int, int, int], bool] = {}
 
 
 def _torch_is_faster(kernel: NativeKernel, quantizer: InputQuantizer | None) -> bool:
-    """Measured once for each shape and number of threads: the least of a few times each way, in turns."""
+    """Whether `by_torch` takes less time with this weight."""
+    return measured_faster(kernel, lambda inputs: by_torch(kernel, inputs, quantizer))
+
+
+def measured_faster(kernel: NativeKernel, theirs: Callable[[Tensor], Tensor]) -> bool:
+    """Whether `theirs` multiplies MANY rows in less time than the compiled product. Measured once for each shape and
+    number of threads: the least of a few times each way, in turns."""
     shape = kernel.kind, kernel.step, kernel.product.rows, kernel.product.columns, torch.get_num_threads()
     if shape not in _faster:
         inputs = torch.randn(MANY, kernel.product.columns, dtype=torch.bfloat16)
-        ours, theirs = [], []
+        times: dict[bool, list[float]] = {False: [], True: []}
         for _ in range(_REPEATS + 1):
-            started = time.perf_counter()
-            kernel.by_compiled(inputs)
-            middle = time.perf_counter()
-            by_torch(kernel, inputs, quantizer)
-            ours.append(middle - started)
-            theirs.append(time.perf_counter() - middle)
-        _faster[shape] = min(theirs[1:]) < min(ours[1:])
+            for is_theirs, multiply in ((False, kernel.by_compiled), (True, theirs)):
+                started = time.perf_counter()
+                multiply(inputs)
+                times[is_theirs].append(time.perf_counter() - started)
+        _faster[shape] = min(times[True][1:]) < min(times[False][1:])
     return _faster[shape]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from qtool.errors import UsageError
-from qtool.kernels import levels, native_build, native_cpu, native_many
+from qtool.kernels import dense, levels, native_build, native_cpu, native_many
 from qtool.kernels.contract import Kernel
 from qtool.kernels.dense import DenseKernel
 from qtool.kernels.dispatch import choose_kernel
@@ -345,5 +345,13 @@ def test_the_way_of_many_rows_is_measured_only_where_it_may_be_faster(monkeypatc
     for faster in (False, True):
         monkeypatch.setattr(native_many, "_torch_is_faster", lambda kernel, quantizer, faster=faster: faster)
         assert (native_many.faster_way(kernel, weight, "none").many_rows is not None) == faster
+    plain = torch.randn(256, 512).bfloat16()
+    for faster in (False, True):
+        monkeypatch.setattr(dense, "has_bfloat16", lambda: True)
+        monkeypatch.setattr(dense, "measured_faster", lambda kernel, theirs, faster=faster: faster)
+        inputs = torch.randn(native_many.MANY, 512).bfloat16()
+        by_torch = torch.nn.functional.linear(inputs, plain)
+        assert torch.equal(DenseKernel(plain).multiply(inputs), by_torch) == faster
+        assert native_many.measured_faster(kernel, lambda inputs: inputs)  # nothing is done faster than a product
     wide = torch.randn(native_many.MANY, 512)
     assert torch.equal(kernel.multiply(wide), kernel.by_compiled(wide))  # a float32 model keeps its 16-bit inputs
