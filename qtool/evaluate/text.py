@@ -104,6 +104,10 @@ def _remarks(each: Evaluation) -> list[str]:
     if each.agreement is not None and each.agreement.top1_share is not None:
         kl = each.agreement.kl_nats
         divergence = "" if kl is None else f", KL divergence {kl:.4f} nats a token"
+        if each.agreement.kl_p99_nats is not None:
+            divergence += f" (99 % of them below {each.agreement.kl_p99_nats:.3f})"
+        if each.agreement.expected_acceptance is not None:
+            divergence += f", expected acceptance {100 * each.agreement.expected_acceptance:.2f} %"
         found.append(
             f"{each.task}: same most likely token in {100 * each.agreement.top1_share:.2f} % of "
             f"{each.agreement.top1_tokens:,} places{divergence}"

@@ -188,9 +188,11 @@ class Forecast:
 class Agreement:
     """How alike baseline and variant predict the next token; it ranks damage and never decides shipping.
 
-    `kl_nats` is KL(baseline || variant) a token over `kl_tokens` tokens sampled from the baseline, None where
-    none were;
-    `top1_share` the share of `top1_tokens` places, up to where two answers part, at which both prefer the same token.
+    `kl_nats` is KL(baseline || variant) a token over `kl_tokens` tokens sampled from the baseline, None where none
+    were; `kl_p99_nats` and `kl_p999_nats` are percentiles of its terms, None where fewer than ten would lie beyond.
+    `expected_acceptance` is the sum of min(p, q) over the vocabulary, averaged: the share of the baseline's tokens that
+    the variant would accept as a draft model's verifier does. `top1_share` is the share of `top1_tokens` places, up to
+    where two answers part, at which both prefer the same token.
     """
 
     kl_nats: float | None
@@ -198,6 +200,10 @@ class Agreement:
     kl_tokens: int
     top1_share: float | None
     top1_tokens: int
+    kl_p99_nats: float | None = None
+    kl_p999_nats: float | None = None
+    expected_acceptance: float | None = None
+    acceptance_interval: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True)
