@@ -2,7 +2,7 @@
 
 from qtool.evaluate.order import Findings
 from qtool.evaluate.pooled import sentence
-from qtool.records.evaluation import Evaluation, Forecast
+from qtool.records.evaluation import Evaluation, Forecast, Parting
 from qtool.records.quantile_rule import samples_needed
 
 _COLUMNS = (
@@ -48,6 +48,17 @@ def _asked(evaluations: tuple[Evaluation, ...]) -> list[str]:
         return []
     named = "" if len(chat) == len(evaluations) else f" ({', '.join(chat)})"
     return [f"asked through the model's chat template{named}; --no-chat asks with plain prompts"]
+
+
+def _parting(found: Parting) -> str:
+    """Whether what is served answers as the baseline does, token by token."""
+    same = f"same tokens as the baseline in {found.same:,} of {found.items:,} answers"
+    if found.item is None:
+        return same
+    return (
+        f"{same}; the first to part is item {found.item!r} at token {found.token}: {found.variant_text!r} "
+        f"where the baseline wrote {found.baseline_text!r}"
+    )
 
 
 def _row(each: Evaluation) -> tuple[str, ...]:
@@ -112,6 +123,8 @@ def _remarks(each: Evaluation) -> list[str]:
             f"{each.task}: same most likely token in {100 * each.agreement.top1_share:.2f} % of "
             f"{each.agreement.top1_tokens:,} places{divergence}"
         )
+    if each.parting is not None and each.engine == "openai":
+        found.append(f"{each.task}: {_parting(each.parting)}")
     faults = [
         f"{count} {name}"
         for name, count in (

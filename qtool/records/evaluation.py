@@ -207,6 +207,19 @@ class Agreement:
 
 
 @dataclass(frozen=True, slots=True)
+class Parting:
+    """How many of `items` answers are the baseline's token by token, and where the first other one parts from it: at
+    `token` of `item`, counted from 0, with the texts from there on; None where none does."""
+
+    items: int
+    same: int
+    item: str | None = None
+    token: int | None = None
+    baseline_text: str = ""
+    variant_text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """The manifest `<task>.json` beside `<task>.items.jsonl` in `evaluations/<variant>/`.
 
@@ -247,6 +260,8 @@ class Evaluation:
     base_digest: str = ""
     critical: bool | None = None
     dtype: str = ""
+    parting: Parting | None = None
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True)
