@@ -65,20 +65,31 @@ def main() -> None:
     print("| model | variant | " + " | ".join(TASKS) + " | rank correlation | mean error |")
     print("|---" * (len(TASKS) + 4) + "|")
     everything: list[tuple[float, float]] = []
-    inside = 0
+    inside: list[bool] = []
     for model in options.models.split(","):
         for (scheme, group), tasks in forecasts(model, recipes, options.items).items():
             pairs = [(each.predicted, each.measured or 0.0) for each in tasks.values()]
-            inside += sum(
+            inside += [
                 each.interval is not None and each.interval.low <= (each.measured or 0.0) <= each.interval.high
                 for each in tasks.values()
-            )
+            ]
             everything += pairs
             print(f"| {model} | {scheme} g{group} | " + " | ".join(_cell(tasks.get(task)) for task in TASKS)
                   + f" | {_rank(stats, pairs)} | {_error(pairs)} |", flush=True)  # fmt: skip
-    print(
-        f"\nAll {len(everything)} pairs: rank correlation {_rank(stats, everything)}, mean absolute error "
-        f"{_error(everything)} points; measured inside the interval in {inside}."
+    print(f"\n{_summary(stats, everything, inside)}")
+
+
+def _summary(stats: object, pairs: list[tuple[float, float]], inside: list[bool]) -> str:
+    """How good the forecast is where there is something to foretell: 0 foretold and 0 measured proves little."""
+    telling = [index for index, (foretold, measured) in enumerate(pairs) if round(foretold, 3) or measured]
+    some = [pairs[index] for index in telling]
+    if not some:
+        return f"All {len(pairs)} pairs are 0 foretold and 0 measured."
+    covered = sum(inside[index] for index in telling)
+    return (
+        f"{len(pairs)} pairs, {len(pairs) - len(some)} of them 0 foretold and 0 measured. Of the other {len(some)}, "
+        f"{covered} ({100 * covered / len(some):.0f} %) lie inside the interval that is called 95 %; rank correlation "
+        f"{_rank(stats, some)}, mean absolute error {_error(some)} points."
     )
 
 

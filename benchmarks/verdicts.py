@@ -156,7 +156,7 @@ def scores(rng: np.random.Generator, simulations: int) -> list[dict[str, object]
     ):
         few = simulations // (100 if kind == "like ROUGE" else 10 if kind == "fields of five" else 1)
         cell = functools.partial(scored, rng, kind=kind, items=items, margin=margin)
-        edge, equal = cell(drop=margin, simulations=few), cell(drop=0.0, simulations=max(50, few // 5))
+        edge, equal = cell(drop=margin, simulations=few), cell(drop=0.0, simulations=max(10, few // 5))
         rows.append({"kind": kind, "items": items, "margin": margin, "edge": edge, "equal": equal})
         three = " | ".join(percent(share) for share in (edge["PASS"], edge["FAIL"], equal["PASS"]))
         print(f"| {kind} | {items} | {100 * margin:g} | {three} |")
@@ -173,7 +173,7 @@ def perplexities(rng: np.random.Generator, simulations: int) -> list[dict[str, o
     ):
         few = simulations // (100 if kind in ("all alike", "exponential") else 1)
         cell = functools.partial(texts, rng, kind=kind, items=items)
-        edge, equal = cell(drop=np.log1p(0.02), simulations=few), cell(drop=0.0, simulations=max(50, few // 10))
+        edge, equal = cell(drop=np.log1p(0.02), simulations=few), cell(drop=0.0, simulations=max(10, few // 10))
         rows.append({"kind": kind, "texts": items, "edge": edge, "equal": equal})
         three = " | ".join(percent(share) for share in (edge["PASS"], edge["FAIL"], equal["PASS"]))
         print(f"| {kind} | {items} | {three} |")

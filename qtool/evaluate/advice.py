@@ -43,6 +43,14 @@ def items_to_decide(
     return high
 
 
+def assumption(found: Bounds, margin: float) -> str:
+    """What the number advised takes to be true, in words."""
+    drop = _assumed_drop(found, margin)
+    if drop == 0:
+        return "if in truth nothing is lost"
+    return "if in truth twice the margin is lost" if drop == 2 * margin else "if in truth as much is lost as measured"
+
+
 def _assumed_drop(found: Bounds, margin: float) -> float:
     lost = -found.estimate
     if lost <= margin:

@@ -1,4 +1,4 @@
-"""KL divergence and top-1 agreement against the baseline, from a few sampled continuations and the answers themselves.
+"""KL divergence, expected acceptance and top-1 agreement against the baseline, from sampled continuations and answers.
 
 The baseline writes some continuations at temperature 1 and keeps its log-probability p of each token; the variant gives
 the same tokens its own, q. q/p - 1 - ln(q/p), averaged over tokens that the baseline drew, has KL(baseline || variant)
@@ -23,6 +23,7 @@ from qtool.store.codec import read_json
 from qtool.store.run_directory import write_record
 
 SAMPLES = 64
+_FEWEST_BEYOND = 10
 SAMPLE_TOKENS = 24
 
 
@@ -91,19 +92,32 @@ def agree(
 ) -> Agreement:
     """Both measures; the interval of the divergence takes each sample as one observation, since its tokens hang
     together."""
-    terms = [_divergence(sample.logprobs, values) for sample, values in zip(samples, logprobs, strict=True)]
+    pairs = list(zip((sample.logprobs for sample in samples), logprobs, strict=True))
+    terms = [_divergence(baseline, values) for baseline, values in pairs]
+    # a token drawn from p is accepted with min(1, q/p), whose mean over p is the sum of min(p, q)
+    accepted = np.array([np.exp(np.minimum(0.0, np.subtract(values, baseline))).sum() for baseline, values in pairs])
     counts = np.array([len(each) for each in terms], dtype=float)
     sums = np.array([each.sum() for each in terms])
     tokens = int(counts.sum())
-    interval = mean_interval(sums / counts.mean()) if len(terms) > 1 else None
+    several = len(terms) > 1
     same, places = _top1(before, after)
     return Agreement(
         kl_nats=float(sums.sum() / tokens) if tokens else None,
-        kl_interval=interval,
+        kl_interval=mean_interval(sums / counts.mean()) if several else None,
         kl_tokens=tokens,
         top1_share=same / places if places else None,
         top1_tokens=places,
+        kl_p99_nats=_percentile(terms, 0.99),
+        kl_p999_nats=_percentile(terms, 0.999),
+        expected_acceptance=float(accepted.sum() / tokens) if tokens else None,
+        acceptance_interval=mean_interval(accepted / counts.mean()) if several else None,
     )
+
+
+def _percentile(terms: Sequence["np.ndarray[tuple[int], np.dtype[np.float64]]"], share: float) -> float | None:
+    """None where fewer than ten terms lie beyond: the next sample would have others."""
+    together = np.concatenate(terms) if terms else np.zeros(0)
+    return float(np.quantile(together, share)) if round(len(together) * (1 - share)) >= _FEWEST_BEYOND else None
 
 
 def _request(question: Question, context: Context, room: int, seed: int) -> GenerationRequest:

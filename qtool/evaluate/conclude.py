@@ -43,6 +43,8 @@ def conclude(work: Work, rows: list[ItemResult], *, baseline: Path | None, timin
         faults=faults.count(rows),
         timing=timing,
         engine=work.settings.backend,
+        server=work.subject.server,
+        parting=None if before is None else ledger.parting(before, rows),
         seed=work.settings.seed,
         qtool_version=__version__,
         tokenizer_digest=work.subject.tokenizer_digest,

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from qtool.records.evaluation import Breakdown, ItemResult
+from qtool.records.evaluation import Breakdown, ItemResult, Parting
 from qtool.records.task import Item
 from qtool.store.codec import encode
 from qtool.store.run_directory import write_text
+
+_SHOWN = 30  # characters from where two answers part
 
 Kind = Literal["harmful", "beneficial", "wrong to other wrong"]
 
@@ -46,6 +48,27 @@ def flips(before: Sequence[ItemResult], after: Sequence[ItemResult], *, perfect:
         kind: Kind = "wrong to other wrong" if old.score == new.score else "beneficial" if better else "harmful"
         found.append(_flip(kind, old, new))
     return tuple(found)
+
+
+def parting(before: Sequence[ItemResult], after: Sequence[ItemResult]) -> Parting | None:
+    """Where answers that were generated token by token part from the baseline's; None where there are none."""
+    pairs = [(old, new) for old, new in zip(before, after, strict=True) if old.output_ids and new.output_ids]
+    if not pairs:
+        return None
+    other = [(old, new) for old, new in pairs if old.output_ids != new.output_ids]
+    if not other:
+        return Parting(items=len(pairs), same=len(pairs))
+    old, new = other[0]
+    shared = next((i for i, both in enumerate(zip(old.output, new.output, strict=False)) if both[0] != both[1]), None)
+    start = min(len(old.output), len(new.output)) if shared is None else shared
+    return Parting(
+        items=len(pairs),
+        same=len(pairs) - len(other),
+        item=old.id,
+        token=_first_difference(old.output_ids, new.output_ids),
+        baseline_text=old.output[start : start + _SHOWN],
+        variant_text=new.output[start : start + _SHOWN],
+    )
 
 
 def breakdowns(items: Sequence[Item], rows: Sequence[ItemResult], flipped: Iterable[Flip]) -> tuple[Breakdown, ...]:

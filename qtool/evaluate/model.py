@@ -45,7 +45,7 @@ class Subject:
     """A model folder's name and digests; where it is a quantized variant, the norm of what quantizing changed in its
     weights over their own. A `remote` one is a server's address: it has no weights here. `has_chat` says that its
     tokenizer has a chat template. `base_digest` is that of the base's weights, empty where nothing tells which base
-    it is."""
+    it is. `server` is what a remote one says of its software, empty where it says nothing."""
 
     folder: Path
     name: str
@@ -56,6 +56,7 @@ class Subject:
     remote: bool = False
     has_chat: bool = False
     base_digest: str = ""
+    server: str = ""
 
 
 DEFAULTS = Settings()

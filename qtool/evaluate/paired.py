@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qtool.evaluate import scale, verdict
-from qtool.evaluate.advice import MOST_TO_DECIDE, items_to_decide
+from qtool.evaluate.advice import MOST_TO_DECIDE, assumption, items_to_decide
 from qtool.evaluate.contract import Metric
 from qtool.evaluate.floor import NoiseFloor
 from qtool.evaluate.statistics import Values, bca, mcnemar_worse, permutation_worse, wilson
@@ -75,7 +75,7 @@ def reason(decision: str, found: verdict.Bounds, margin: float, needed: int | No
     if needed is None:
         return f"{text}, nor would {MOST_TO_DECIDE:,}: as measured, the difference lies at the margin"
     more = "" if minutes is None else f", {_duration(minutes)} more"
-    return f"{text}; --until-decided {needed} does with a chance of 80 %{more}"
+    return f"{text}; --until-decided {needed} does with a chance of 80 % {assumption(found, margin)}{more}"
 
 
 def p_worse(before: Rows, after: Rows, gained: Values, terms: Terms) -> float:

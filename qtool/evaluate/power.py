@@ -26,7 +26,7 @@ class Question:
 def chance_to_pass(
     items: int, margin: float, *, churn: float = EQUAL_CHURN, level: float = FIRST_SHARE * LEVEL
 ) -> float:
-    """Chance that a variant that loses nothing and changes a share `churn` of its answers, passes at the first look."""
+    """Chance that a variant that loses nothing and changes a share `churn` of its answers passes at the first look."""
     from scipy import stats
 
     reach = float(stats.norm.isf(level))

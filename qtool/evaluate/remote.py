@@ -30,17 +30,18 @@ def identify_remote(url: Path, settings: Settings) -> Subject:
     Raises UsageError without a tokenizer folder, CapacityError where no such server answers.
     """
     folder = _tokenizer_folder(url, settings)
-    served = _served_model(_address(url))
+    served, server = _served_model(_address(url)), _server_software(_address(url))
     tokenizer = identify(folder)
     return Subject(
         folder=url,
         name=name_of(url),
-        weights_digest=record_digest({"url": str(url), "model": served}),
+        weights_digest=record_digest({"url": str(url), "model": served} | ({"server": server} if server else {})),
         tokenizer_digest=tokenizer.tokenizer_digest,
         is_base=False,
         weight_error=None,
         remote=True,
         has_chat=tokenizer.has_chat,
+        server=server,
     )
 
 
@@ -73,6 +74,22 @@ def _tokenizer_folder(url: Path, settings: Settings) -> Path:
 
 def _address(url: Path) -> str:
     return str(url).replace(":/", "://", 1)
+
+
+def _server_software(url: str) -> str:
+    """What the server says of its own version, at /version as vLLM and SGLang do; empty where it says nothing.
+
+    Another version may give other answers, so none that an older one gave are used again.
+    """
+    import httpx
+
+    try:
+        response = httpx.get(f"{url.rstrip('/').removesuffix('/v1')}/version", timeout=_LIST_SECONDS)
+        said = response.json() if response.is_success else {}
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+        return ""  # not every server has it, and /v1/models has told already whether one is there
+    version = said.get("version") if isinstance(said, dict) else said
+    return version[:200] if isinstance(version, str) else ""
 
 
 def _served_model(url: str) -> str:

@@ -2,7 +2,7 @@
 
 from qtool.evaluate.order import Findings
 from qtool.evaluate.pooled import sentence
-from qtool.records.evaluation import Evaluation, Forecast
+from qtool.records.evaluation import Evaluation, Forecast, Parting
 from qtool.records.quantile_rule import samples_needed
 
 _COLUMNS = (
@@ -48,6 +48,17 @@ def _asked(evaluations: tuple[Evaluation, ...]) -> list[str]:
         return []
     named = "" if len(chat) == len(evaluations) else f" ({', '.join(chat)})"
     return [f"asked through the model's chat template{named}; --no-chat asks with plain prompts"]
+
+
+def _parting(found: Parting) -> str:
+    """Whether what is served answers as the baseline does, token by token."""
+    same = f"same tokens as the baseline in {found.same:,} of {found.items:,} answers"
+    if found.item is None:
+        return same
+    return (
+        f"{same}; the first to part is item {found.item!r} at token {found.token}: {found.variant_text!r} "
+        f"where the baseline wrote {found.baseline_text!r}"
+    )
 
 
 def _row(each: Evaluation) -> tuple[str, ...]:
@@ -104,10 +115,16 @@ def _remarks(each: Evaluation) -> list[str]:
     if each.agreement is not None and each.agreement.top1_share is not None:
         kl = each.agreement.kl_nats
         divergence = "" if kl is None else f", KL divergence {kl:.4f} nats a token"
+        if each.agreement.kl_p99_nats is not None:
+            divergence += f" (99 % of them below {each.agreement.kl_p99_nats:.3f})"
+        if each.agreement.expected_acceptance is not None:
+            divergence += f", expected acceptance {100 * each.agreement.expected_acceptance:.2f} %"
         found.append(
             f"{each.task}: same most likely token in {100 * each.agreement.top1_share:.2f} % of "
             f"{each.agreement.top1_tokens:,} places{divergence}"
         )
+    if each.parting is not None and each.engine == "openai":
+        found.append(f"{each.task}: {_parting(each.parting)}")
     faults = [
         f"{count} {name}"
         for name, count in (

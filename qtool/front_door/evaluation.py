@@ -76,8 +76,17 @@ def compare(
     margin: float | None = None,
     metric: str | None = None,
     filter: str | None = None,
+    export: str | None = None,
+    output: PathLike = "exported",
 ) -> "Compared":
-    """Compares two folders of finished evaluations, ours or lm-eval's, item by item."""
+    """Compares two finished evaluations, ours or those of lm-eval, nel or inspect_ai, item by item; with `export`, ours
+    are also written to `output` in the form of one of these."""
     from qtool.evaluate.compare import compare as run
 
-    return run(Path(baseline), Path(variant), margin_points=margin, metric=metric, log_filter=filter)
+    found = run(Path(baseline), Path(variant), margin_points=margin, metric=metric, log_filter=filter)
+    if export is not None:
+        from qtool.evaluate.export import export as write
+
+        for side, folder in (("baseline", baseline), ("variant", variant)):
+            write(Path(folder), export, Path(output) / side)
+    return found

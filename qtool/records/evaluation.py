@@ -188,9 +188,11 @@ class Forecast:
 class Agreement:
     """How alike baseline and variant predict the next token; it ranks damage and never decides shipping.
 
-    `kl_nats` is KL(baseline || variant) a token over `kl_tokens` tokens sampled from the baseline, None where
-    none were;
-    `top1_share` the share of `top1_tokens` places, up to where two answers part, at which both prefer the same token.
+    `kl_nats` is KL(baseline || variant) a token over `kl_tokens` tokens sampled from the baseline, None where none
+    were; `kl_p99_nats` and `kl_p999_nats` are percentiles of its terms, None where fewer than ten would lie beyond.
+    `expected_acceptance` is the sum of min(p, q) over the vocabulary, averaged: the share of the baseline's tokens that
+    the variant would accept as a draft model's verifier does. `top1_share` is the share of `top1_tokens` places, up to
+    where two answers part, at which both prefer the same token.
     """
 
     kl_nats: float | None
@@ -198,6 +200,23 @@ class Agreement:
     kl_tokens: int
     top1_share: float | None
     top1_tokens: int
+    kl_p99_nats: float | None = None
+    kl_p999_nats: float | None = None
+    expected_acceptance: float | None = None
+    acceptance_interval: Interval | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """How many of `items` answers are the baseline's token by token, and where the first other one parts from it: at
+    `token` of `item`, counted from 0, with the texts from there on; None where none does."""
+
+    items: int
+    same: int
+    item: str | None = None
+    token: int | None = None
+    baseline_text: str = ""
+    variant_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +260,8 @@ class Evaluation:
     base_digest: str = ""
     critical: bool | None = None
     dtype: str = ""
+    parting: Parting | None = None
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True)

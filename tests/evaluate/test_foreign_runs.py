@@ -2,12 +2,16 @@
 
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from qtool.errors import DataError
+from qtool.errors import DataError, PlanError
 from qtool.evaluate.compare import compare, read_side
+from qtool.evaluate.export import FORMS, export
+from tests.evaluate.test_stage import right, run, wrong_when
+from tests.evaluate.workshop import Workshop
 
 
 def nel(folder: Path, rewards: list[list[float]], *, name: str = "gsm8k") -> Path:
@@ -22,7 +26,7 @@ def nel(folder: Path, rewards: list[list[float]], *, name: str = "gsm8k") -> Pat
     return folder
 
 
-def inspect_samples(values: list[object]) -> list[dict[str, object]]:
+def inspect_samples(values: Sequence[object]) -> list[dict[str, object]]:
     return [
         {"id": number, "epoch": 1, "input": f"q{number}", "target": "t", "output": {"completion": f"a{value}"},
          "scores": {"match": {"value": value, "answer": str(value)}}}
@@ -97,6 +101,31 @@ def test_what_cannot_be_read_is_told_with_its_line(tmp_path: Path, line: str, to
     path.write_text('{"id": "0", "score": 1}\n' + line + "\n")
     with pytest.raises(DataError, match=told):
         read_side(path)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_we_write_for_others_is_read_back_with_the_same_verdict(
+    workshop: Workshop, tmp_path: Path, form: str
+) -> None:
+    run(workshop, workshop.model("baseline", right), tmp_path / "b", count=200)
+    run(workshop, workshop.model("v", wrong_when(4)), tmp_path / "v", count=200, baseline=tmp_path / "b")
+    ours = compare(tmp_path / "b", tmp_path / "v", margin_points=3)
+    theirs = []
+    for side in ("b", "v"):
+        assert export(tmp_path / side, form, tmp_path / "out" / side)
+        theirs.append(tmp_path / "out" / side)
+    found = compare(theirs[0], theirs[1], margin_points=3)
+    assert [each.task for each in found.tasks] == [each.task for each in ours.tasks] == ["sums"]
+    assert found.overall == ours.overall == "FAIL"
+    assert found.tasks[0].churn.harmful == ours.tasks[0].churn.harmful
+    assert found.tasks[0].comparison.difference == pytest.approx(ours.tasks[0].comparison.difference)
+
+
+def test_an_unknown_form_and_a_folder_without_evaluations_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="choose one of lm_eval, nel, inspect"):
+        export(tmp_path, "csv", tmp_path / "out")
+    with pytest.raises(DataError, match="holds no finished evaluations"):
+        export(tmp_path, "nel", tmp_path / "out")
 
 
 def test_a_folder_with_nothing_to_read_says_what_could_be_there(tmp_path: Path) -> None:

@@ -43,6 +43,20 @@ def test_the_divergence_from_samples_is_the_divergence() -> None:
     assert found.kl_interval is not None
     assert found.kl_interval.low < found.kl_nats < found.kl_interval.high
     assert found.kl_tokens == 20_000
+    assert found.expected_acceptance == pytest.approx(float(np.minimum(p, q).sum()), abs=0.005)
+    assert found.acceptance_interval is not None
+    assert found.acceptance_interval.low < found.expected_acceptance < found.acceptance_interval.high
+    assert found.kl_p999_nats == pytest.approx(max(q / p - 1 - np.log(q / p)))  # of three terms, the rarest is the last
+
+
+def test_a_percentile_of_too_few_tokens_is_not_told() -> None:
+    few = [agreement.Sample((1,), (2,) * 24, (-0.5,) * 24) for _ in range(20)]
+    many = [agreement.Sample((1,), (2,) * 24, (-0.5,) * 24) for _ in range(64)]
+    for samples, told in ((few, False), (many, True)):
+        found = agreement.agree(samples, [(-0.6,) * 24 for _ in samples], [], [])
+        assert (found.kl_p99_nats is not None) is told
+        assert found.kl_p999_nats is None
+        assert found.expected_acceptance == pytest.approx(np.exp(-0.1))
 
 
 def test_a_model_does_not_diverge_from_itself() -> None:

@@ -14,6 +14,7 @@ from qtool.errors import CapacityError, UsageError
 from qtool.evaluate.model import Settings, identify
 from qtool.evaluate.order import Order, default_output, fulfil
 from qtool.evaluate.remote import name_of
+from qtool.evaluate.text import render
 from qtool.progress import Silent
 
 ANSWER = " Paris."
@@ -23,7 +24,12 @@ BASE = reference.folder("reference-64")
 class Server(BaseHTTPRequestHandler):
     """An API that knows text alone and always gives the same answer; it can neither echo nor list token ids."""
 
+    version = ""
+
     def do_GET(self) -> None:
+        if self.path == "/version":
+            self._send(json.dumps({"version": self.version}), status=200 if self.version else 404)
+            return
         self._send(json.dumps({"data": [{"id": "always-paris"}]}))
 
     def do_POST(self) -> None:
@@ -70,9 +76,30 @@ def test_answers_of_a_server_are_rows_like_any_other(url: Path, tmp_path: Path) 
 
 def test_a_server_is_held_against_a_local_baseline(url: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    found = fulfil(replace(order(url, tmp_path / "remote"), baseline=BASE), Silent()).evaluations[0]
+    findings = fulfil(replace(order(url, tmp_path / "remote"), baseline=BASE), Silent())
+    found = findings.evaluations[0]
     assert found.comparison is not None
     assert found.comparison.baseline == "reference-64"
+    assert found.parting is not None
+    assert found.parting.items == 6
+    assert found.parting.same < 6, "the server says the same to everything"
+    assert found.parting.item is not None
+    assert found.parting.token is not None
+    assert found.parting.variant_text != found.parting.baseline_text
+    line = next(line for line in render(findings).splitlines() if "same tokens as the baseline" in line)
+    assert f"item {found.parting.item!r} at token {found.parting.token}" in line
+
+
+def test_another_version_of_the_server_is_recorded_and_asked_again(
+    url: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = set()
+    for version in ("0.11.0", "0.12.0"):
+        monkeypatch.setattr(Server, "version", version)
+        found = fulfil(order(url, tmp_path / "remote"), Silent()).evaluations[0]
+        assert found.server == version
+        digests.add(found.run_digest)
+    assert len(digests) == 2
 
 
 def test_the_same_server_is_not_asked_twice(url: Path, tmp_path: Path) -> None:
