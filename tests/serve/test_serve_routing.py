@@ -15,7 +15,8 @@ import pytest
 from fake_engine import FakeEngine, FakeVocabulary
 from live_server import Running, running_server, serving, threaded, wait_for
 
-from qtool.errors import StoreError, UsageError
+from qtool.errors import CapacityError, StoreError, UsageError
+from qtool.front_door.canary import canary_status
 from qtool.serve.admission.keys import Keys, read_keys
 from qtool.serve.deployment import Deployment, Identity, Parts
 from qtool.serve.limits import Limits
@@ -109,6 +110,18 @@ def test_a_canary_gets_its_share_and_is_withdrawn_when_it_is_worse():
         assert act("promote").json()["state"] == "promoted"
         assert server.complete(user=well).headers["x-qtool-variant"] == "int4"
         assert act("explode").status_code == 400
+        from typer.testing import CliRunner
+
+        from qtool.cli.app import app
+
+        said = CliRunner().invoke(app, ["canary", "status", server.address])
+        assert said.exit_code == 0
+        assert "int4 on 50% of the users of bf16: promoted" in said.stdout
+        assert "verdict: worse" in said.stdout
+        held = CliRunner().invoke(app, ["canary", "decide", server.address, "hold", "--json"])
+        assert json.loads(held.stdout)["state"] == "held"
+    with pytest.raises(CapacityError, match="does not answer"):
+        canary_status("http://127.0.0.1:9")
 
 
 def test_an_external_server_is_the_last_rung():
