@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from qtool.front_door.calibration import calibrate, calibrate_shard, merge, sweep
+    from qtool.front_door.canary import canary_decide, canary_status
     from qtool.front_door.evaluation import compare, evaluate
     from qtool.front_door.layer_costs import sensitivity
     from qtool.front_door.looking import doctor, explain, lint, names, show
@@ -33,6 +34,8 @@ __all__ = [
     "bundle",
     "calibrate",
     "calibrate_shard",
+    "canary_decide",
+    "canary_status",
     "compare",
     "convert",
     "demo",
@@ -62,6 +65,7 @@ __all__ = [
 
 _ROOMS = {
     "qtool.front_door.calibration": ("calibrate", "calibrate_shard", "merge", "sweep"),
+    "qtool.front_door.canary": ("canary_decide", "canary_status"),
     "qtool.front_door.evaluation": ("compare", "evaluate"),
     "qtool.front_door.layer_costs": ("sensitivity",),
     "qtool.front_door.looking": ("doctor", "explain", "lint", "names", "show"),

@@ -14,6 +14,7 @@ from qtool.cli import (
     bench,
     bundle,
     calibrate,
+    canary,
     compare,
     convert,
     data,
@@ -77,6 +78,7 @@ _COMMANDS = (
 for _name, _command in _COMMANDS:
     app.command(_name)(_command)
 app.add_typer(calibrate.app, name="calibrate")
+app.add_typer(canary.app, name="canary")
 app.add_typer(data.app, name="data")
 
 

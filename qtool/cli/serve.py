@@ -60,6 +60,10 @@ def command(
     ] = None,
     samples: Annotated[Path | None, typer.Option(help="Folder for samples of the traffic (JSON lines).")] = None,
     sample_rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of requests that is sampled.")] = 0.01,
+    reference: Annotated[
+        Path | None, typer.Option(help="Bundle that reads a share of the answers again, when it is idle.")
+    ] = None,
+    shadow_rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of answers the reference reads.")] = 0.01,
 ) -> None:
     """Serve /v1/completions, /v1/chat/completions, /v1/models, /health, /ready and /metrics until told to stop."""
     from qtool.front_door.shipping import serve
@@ -94,4 +98,6 @@ def command(
         breaker_quality=breaker_quality,
         samples=samples,
         sample_rate=sample_rate,
+        reference=reference,
+        shadow_rate=shadow_rate,
     )

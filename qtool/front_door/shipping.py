@@ -160,6 +160,8 @@ def serve(
     breaker_quality: float | None = None,
     samples: PathLike | None = None,
     sample_rate: float = 0.01,
+    reference: PathLike | None = None,
+    shadow_rate: float = 0.01,
 ) -> None:
     """Serves a bundle, or other servers (`upstream`), behind an OpenAI-compatible HTTP server until told to stop."""
     from qtool.serve.limits import Limits
@@ -196,7 +198,7 @@ def serve(
         listening=Listening(host, port, admin_port, *files),
         running=Running(device, threads),
         routing=routing,
-        watching=Watching(optional_path(samples), sample_rate),
+        watching=Watching(optional_path(samples), sample_rate, optional_path(reference), shadow_rate),
         name=model_name,
         limits=limits,
     )

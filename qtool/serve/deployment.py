@@ -78,7 +78,7 @@ class Deployment:
             limits=limits,
             expecting=lambda: self.places.admitted > self.supervisor.waiting + self.supervisor.running,
         )
-        self.metrics.follow(self.supervisor)
+        self.metrics.follow(self.supervisor, slots=limits.max_running, queue=limits.max_queue)
 
     @property
     def headers(self) -> dict[str, str]:

@@ -11,6 +11,7 @@ from qtool.serve.deployment import Deployment
 from qtool.serve.routing.router import Router
 from qtool.serve.watching.metrics import exposition
 from qtool.serve.watching.sampling import Samples
+from qtool.serve.watching.shadow import Shadow
 
 
 class Service:
@@ -25,6 +26,7 @@ class Service:
         self.connections = Connections(self.first.limits)
         self.reading = Reading()
         self.samples: Samples | None = None
+        self.shadow: Shadow | None = None
         self.decoding = ThreadPoolExecutor(1, thread_name_prefix="qtool-bodies")
 
     @property
@@ -54,6 +56,8 @@ class Service:
         """Starts every variant."""
         for backend in self.router.backends:
             backend.start(loop)
+        if self.shadow is not None:
+            self.shadow.start(loop)
 
     def drain(self) -> None:
         """Refuses new requests from now on."""
@@ -74,4 +78,6 @@ class Service:
             backend.close()
         if self.samples is not None:
             self.samples.close()
+        if self.shadow is not None:
+            self.shadow.close()
         self.decoding.shutdown(wait=False, cancel_futures=True)

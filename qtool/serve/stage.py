@@ -67,10 +67,13 @@ class Routing:
 
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """What is kept of the traffic: samples in a folder, for a share of the requests."""
+    """What is kept of the traffic: samples in a folder, for a share of the requests; answers that `reference` (a
+    bundle) reads again, for another share."""
 
     samples: Path | None = None
     sample_rate: float = 0.01
+    reference: Path | None = None
+    shadow_rate: float = 0.01
 
 
 class Unfinished(QtoolError):
@@ -98,6 +101,7 @@ def serve(bundle: Path | None, serving: Serving, *, upstream: Sequence[str] = ()
     """
     from qtool.serve.service import Service
     from qtool.serve.watching.sampling import Samples
+    from qtool.serve.watching.shadow import Shadow
 
     listening, watching = serving.listening, serving.watching
     failures: list[QtoolError] = []
@@ -116,6 +120,9 @@ def serve(bundle: Path | None, serving: Serving, *, upstream: Sequence[str] = ()
         service = Service(router(bundle, serving, upstream=upstream, on_failure=stop), keys, admin_port)
         if watching.samples is not None:
             service.samples = Samples(watching.samples, rate=watching.sample_rate)
+        if watching.reference is not None:
+            reference = _rung(watching.reference, serving, _other_failed)
+            service.shadow = Shadow(reference, rate=watching.shadow_rate)
         server = _Server(service, listening)
         leave.append(server.leave)
         place = listeners[0].getsockname()

@@ -1,6 +1,7 @@
 """The `openai` backend against a made-up server: streams, scores, errors, aborts; nothing listens on a port."""
 
 import json
+import math
 from typing import Any
 
 import httpx
@@ -112,3 +113,38 @@ def test_text_that_cannot_be_encoded_fails_its_request_alone() -> None:
 def test_without_ids_or_an_encoder_tokens_are_counted_and_timed() -> None:
     remote = OpenAIEngine("http://server", transport=httpx.MockTransport(only_text))
     assert generate(remote, [GenerationRequest((5,), 4)])[0].ids == (-1, -1)
+
+
+def test_alternatives_of_equal_text_are_other_tokens() -> None:
+    """A server that names alternatives by text shows another token's value under the chosen token's name."""
+
+    def stutter(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/models":
+            return httpx.Response(200, json={"data": [{"id": "tiny", "max_model_len": 64}]})
+        tops = [{}, {"\ufffd": -0.7, "a": -3.0}, {"\ufffd": -0.5}, {"\ufffd": -0.1, "a": -4.0}]
+        own = [None, -2.0, -0.5, -0.1]
+        logprobs = {"tokens": ["\ufffd"] * 4, "token_logprobs": own, "top_logprobs": tops}
+        return httpx.Response(200, json={"choices": [{"logprobs": logprobs}]})
+
+    remote = OpenAIEngine("http://server", transport=httpx.MockTransport(stutter))
+    (scored,) = remote.score([ScoreRequest((1,), (2, 3, 4))])
+    assert scored.margins[0] == pytest.approx(-2.0 + 0.7)  # another token of the same text is likelier
+    assert scored.margins[1] == pytest.approx(-0.5 - math.log(1 - math.exp(-0.5)))  # all that is left for the others
+    assert scored.margins[2] == pytest.approx(-0.1 + 4.0)
+    assert scored.greedy == (False, True, True)
+
+
+def test_a_busy_server_is_asked_again() -> None:
+    asked = []
+
+    def busy(request: httpx.Request) -> httpx.Response:
+        if request.url.path != "/v1/models":
+            asked.append(1)
+            if len(asked) < 3:
+                return httpx.Response(503, json={"error": "full"}, headers={"retry-after": "0"})
+        return serve(request)
+
+    remote = OpenAIEngine("http://server", transport=httpx.MockTransport(busy))
+    (found,) = generate(remote, [GenerationRequest((5,), 2)])
+    assert found.ids == (6, 7)
+    assert len(asked) == 3

@@ -23,6 +23,8 @@ FUNCTIONS = {
     "calibrate merge": "merge",
     "calibrate sweep": "sweep",
     "data lint": "lint",
+    "canary status": "canary_status",
+    "canary decide": "canary_decide",
 }
 PYTHON_NAMES = {
     "set_name": "set",

@@ -38,6 +38,7 @@ class FakeEngine:
         self.hold = threading.Event()
         self.hold.set()
         self.die = False
+        self.disagree: frozenset[int] = frozenset()
         self.peak = 0
         self.closed = False
         self._next = 0
@@ -45,7 +46,15 @@ class FakeEngine:
         self._running: dict[int, tuple[GenerationRequest, list[int], int]] = {}
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
-        raise NotImplementedError
+        """Every token has the log-probability that generating gives it; those of `disagree` are nobody's choice."""
+        return [
+            Scored(
+                tuple(-0.25 - (token in self.disagree) for token in request.continuation),
+                tuple(token not in self.disagree for token in request.continuation),
+                (1.0,) * len(request.continuation),
+            )
+            for request in requests
+        ]
 
     def submit(self, request: GenerationRequest) -> int:
         if len(request.ids) + request.max_new_tokens > self.context:

@@ -15,7 +15,8 @@ import pytest
 from fake_engine import FakeEngine, FakeVocabulary
 from live_server import Running, running_server, serving, threaded, wait_for
 
-from qtool.errors import StoreError, UsageError
+from qtool.errors import CapacityError, StoreError, UsageError
+from qtool.front_door.canary import canary_status
 from qtool.serve.admission.keys import Keys, read_keys
 from qtool.serve.deployment import Deployment, Identity, Parts
 from qtool.serve.limits import Limits
@@ -26,6 +27,7 @@ from qtool.serve.routing.upstream import Upstream
 from qtool.serve.service import Service
 from qtool.serve.watching.output_checks import faults
 from qtool.serve.watching.sampling import Samples, redact
+from qtool.serve.watching.shadow import Shadow
 
 PATIENT = Limits(max_running=2, max_queue=4, queue_seconds=60.0)
 
@@ -108,6 +110,18 @@ def test_a_canary_gets_its_share_and_is_withdrawn_when_it_is_worse():
         assert act("promote").json()["state"] == "promoted"
         assert server.complete(user=well).headers["x-qtool-variant"] == "int4"
         assert act("explode").status_code == 400
+        from typer.testing import CliRunner
+
+        from qtool.cli.app import app
+
+        said = CliRunner().invoke(app, ["canary", "status", server.address])
+        assert said.exit_code == 0
+        assert "int4 on 50% of the users of bf16: promoted" in said.stdout
+        assert "verdict: worse" in said.stdout
+        held = CliRunner().invoke(app, ["canary", "decide", server.address, "hold", "--json"])
+        assert json.loads(held.stdout)["state"] == "held"
+    with pytest.raises(CapacityError, match="does not answer"):
+        canary_status("http://127.0.0.1:9")
 
 
 def test_an_external_server_is_the_last_rung():
@@ -277,6 +291,27 @@ def test_broken_json_counts_where_json_was_asked_for():
     assert faults("{", "stop", json_wanted=True) == ("broken_json",)
     assert faults("{", "length", json_wanted=True) == ()
     assert faults("{}", "stop", json_wanted=True) == ()
+
+
+def test_a_reference_reads_answers_again_and_its_agreement_is_the_quality_score():
+    engine, reference = FakeEngine(), FakeEngine()
+    reference.disagree = frozenset(b"b")
+    service = Service(Router([variant("int4", engine)]))
+    service.shadow = Shadow(variant("bf16", reference), rate=1.0)
+    with serving(service, engine) as server:
+        wait_for(lambda: server.deployment.readiness.ready)
+        wait_for(lambda: service.shadow is not None and service.shadow.reference.readiness.ready)
+        for _ in range(3):
+            assert server.complete(prompt="x=aabb").status_code == 200
+        wait_for(lambda: server.metric("qtool_shadow_answers_total", variant="int4") == 3)
+        assert server.metric("qtool_quality_score", variant="int4") == pytest.approx(0.5)
+        assert server.metric("qtool_quality_excess_nats", variant="int4") == pytest.approx(0.5)
+        assert server.metric("qtool_decode_seconds_count", variant="int4") == 3
+        reference.hold.clear()
+        for _ in range(3):
+            assert server.complete(prompt="x=aabb").status_code == 200  # never waits for it
+        reference.hold.set()
+        assert sum(service.shadow.chooses(str(number)) for number in range(100)) == 100
 
 
 def test_threads_are_left():

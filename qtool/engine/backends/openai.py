@@ -7,8 +7,10 @@ When it fails: where the server takes no token ids, returns no log-probabilities
 """
 
 import json
+import math
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,6 +37,10 @@ _UNKNOWN_VOCABULARY = 1 << 20
 _SAFE_VOCABULARY = 256  # a tokenizer that knows every byte has at least as many ids
 _DISPENSABLE = frozenset({"return_token_ids"})  # without it, times are right and ids are unknown
 _DEFAULT_CONTEXT = 4096
+_SCORE_ALTERNATIVES = 5  # two would do, were tokens of equal text not named alike
+_SAME_LOGPROB = 1e-6
+_BUSY = frozenset({429, 503})  # nothing was generated: the same request may be sent again
+_PATIENCE_S = 120.0
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
@@ -165,7 +171,7 @@ class OpenAIEngine:
         reason: str | None = "the server ended the stream without a finish reason"
         text = ""
         try:
-            for choice in self._stream(request):
+            for choice in self._stream(request, time.monotonic() + _PATIENCE_S):
                 if cancelled.is_set():
                     finish, reason = "abort", None
                     break
@@ -185,7 +191,7 @@ class OpenAIEngine:
         for token, logprob in tokens:
             self._events.put(TokenEvent(number, token, logprob, time.monotonic()))
 
-    def _stream(self, request: GenerationRequest) -> Iterator[dict[str, Any]]:
+    def _stream(self, request: GenerationRequest, until_s: float) -> Iterator[dict[str, Any]]:
         """The choices of one answer. A field the server does not know and that is no loss is left out from then on."""
         body = {name: value for name, value in self._body(request).items() if name not in self._refused}
         with self._client.stream("POST", "/v1/completions", json=body) as response:
@@ -193,11 +199,16 @@ class OpenAIEngine:
                 yield from _choices(response.iter_lines())
                 return
             response.read()
+            if response.status_code in _BUSY and time.monotonic() < until_s:
+                wait_s = _retry_after(response.headers.get("retry-after"))
+                time.sleep(min(wait_s, max(until_s - time.monotonic(), 0.0)))
+                yield from self._stream(request, until_s)
+                return
             refused = next((name for name in sorted(_DISPENSABLE & set(body)) if name in response.text), None)
             if response.status_code not in (400, 422) or refused is None:
                 raise RequestError(f"the server answered {response.status_code}: {response.text[:200]}")
         self._refused.add(refused)
-        yield from self._stream(request)
+        yield from self._stream(request, until_s)
 
     def _body(self, request: GenerationRequest) -> dict[str, Any]:
         sampling = request.sampling
@@ -235,7 +246,7 @@ class OpenAIEngine:
             "max_tokens": 1,
             "temperature": 0.0,
             "echo": True,
-            "logprobs": 2,
+            "logprobs": _SCORE_ALTERNATIVES,
             "return_token_ids": True,
         }
         try:
@@ -249,12 +260,30 @@ class OpenAIEngine:
             raise RequestError(f"the server gives no log-probabilities of a prompt (echo): {error}") from error
         if len(own) != len(request.continuation) or any(value is None for value in own):
             raise RequestError("the server's tokens are not the ids that were sent; its tokenizer is another one")
-        others = [
-            max((value for name, value in top.items() if name != token), default=float("-inf"))
-            for top, token in zip(tops, names, strict=True)
-        ]
+        others = [_best_other(mine, name, top) for mine, name, top in zip(own, names, tops, strict=True)]
         margins = tuple(mine - other for mine, other in zip(own, others, strict=True))
         return Scored(tuple(map(float, own)), tuple(margin >= 0 for margin in margins), margins)
+
+
+def _best_other(own: float, name: str, top: dict[str, float]) -> float:
+    """Log-probability of the likeliest token but the chosen one, of a server that names alternatives by their text.
+
+    Tokens of equal text (pieces of characters, padding) overwrite each other there: an entry under the chosen token's
+    own text that has another value is another token. Where nothing else is left, what the chosen one leaves to all
+    others together is the bound.
+    """
+    others = [value for text, value in top.items() if text != name or abs(value - own) > _SAME_LOGPROB]
+    if others:
+        return max(others)
+    return math.log(max(-math.expm1(min(own, 0.0)), sys.float_info.min))
+
+
+def _retry_after(header: str | None) -> float:
+    """Seconds that a busy server asks to wait, 0.1 to 10."""
+    try:
+        return min(max(float(header or ""), 0.1), 10.0)
+    except ValueError:
+        return 1.0
 
 
 def _choices(lines: Iterator[str]) -> Iterator[dict[str, Any]]:

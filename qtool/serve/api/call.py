@@ -69,4 +69,6 @@ def count_tokens(call: Call, exchange: Exchange) -> None:
     call.tokens = used["total_tokens"]
     call.backend.metrics.tokens(used["prompt_tokens"], used["completion_tokens"])
     for choice in exchange.choices:
+        transcript = choice.transcript
+        call.backend.metrics.phases(choice.started_s, choice.first_token_s, choice.last_token_s, transcript.generated)
         call.backend.metrics.finished(choice.transcript.finish or "abort")

@@ -5,6 +5,7 @@ import logging
 import sys
 import time
 from datetime import UTC, datetime
+from typing import TextIO
 
 _REPEAT_SECONDS = 1.0
 
@@ -48,9 +49,21 @@ class NotTooOften(logging.Filter):
         return True
 
 
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what is stderr at that moment: a program that runs the server may exchange it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        """The current stderr."""
+        return sys.stderr
+
+
 def configure() -> None:
     """All logging of this process goes to stderr as JSON lines."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(JsonLines())
     handler.addFilter(NotTooOften())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -59,6 +59,7 @@ class Metrics:
 
     def __init__(self, model: str, variant: str, fingerprint: str) -> None:
         self._registry = self.registry = CollectorRegistry()
+        self.variant = variant
         self._labels = labels = (model, variant)
         requests = self._counter("qtool_requests", "Requests by how they ended.", "class")
         self._requests = {outcome: requests.labels(*labels, outcome) for outcome in _OUTCOMES}
@@ -69,6 +70,16 @@ class Metrics:
         self._first = self._histogram("qtool_time_to_first_token_seconds", "Arrival to first token.", _FIRST)
         self._between = self._histogram("qtool_inter_token_latency_seconds", "Between tokens of a choice.", _BETWEEN)
         self._queue = self._histogram("qtool_request_queue_time_seconds", "Arrival to joining the batch.", _QUEUE)
+        self._per_token = self._histogram(
+            "qtool_time_per_output_token_seconds",
+            "First to last token, per token after the first.",
+            _BETWEEN,
+        )
+        self._prefill = self._histogram("qtool_prefill_seconds", "Joining the batch to first token.", _FIRST)
+        self._decode = self._histogram("qtool_decode_seconds", "First to last token of a choice.", _DURATION)
+        self._shadowed = self._counter("qtool_shadow_answers", "Answers read again by the reference.").labels(*labels)
+        self._agreement = self._gauge("qtool_quality_score", "Served tokens that are the reference's first choice.")
+        self._excess = self._gauge("qtool_quality_excess_nats", "Log-probability above the reference's, per token.")
         self._choices = self._histogram("qtool_request_choices", "Choices a request asks for.", _STEP)
         self._restarts = self._counter("qtool_engine_deaths", "Engines that died or hung.").labels(*labels)
         self._damaged = self._counter("qtool_damaged_answers", "Answers with a sign of damage.", "fault")
@@ -76,8 +87,10 @@ class Metrics:
         info = Info("qtool_serving", "What is served.", registry=self._registry)
         info.info({"model": model, "variant": variant, "system_fingerprint": fingerprint})
 
-    def follow(self, load: Load) -> None:
-        """Gauges read `load` whenever they are scraped."""
+    def follow(self, load: Load, *, slots: int = 0, queue: int = 0) -> None:
+        """Gauges read `load` whenever they are scraped; `slots` and `queue` are the limits beside them."""
+        self._gauge("qtool_slots", "Choices that run at once at most.").set(slots)
+        self._gauge("qtool_queue_capacity", "Choices that wait at most.").set(queue)
         running = self._gauge("qtool_requests_running", "Choices in the batch.")
         running.set_function(lambda: load.running)
         waiting = self._gauge("qtool_requests_waiting", "Choices admitted and not yet in the batch.")
@@ -122,6 +135,22 @@ class Metrics:
     def restarted(self) -> None:
         """An engine was lost."""
         self._restarts.inc()
+
+    def phases(self, started_s: float | None, first_s: float | None, last_s: float | None, tokens: int) -> None:
+        """When a choice joined the batch and had its first and last token (seconds, monotonic); how many tokens."""
+        if first_s is None or last_s is None:
+            return
+        if started_s is not None:
+            self._prefill.observe(max(first_s - started_s, 0.0))
+        self._decode.observe(last_s - first_s)
+        if tokens > 1:
+            self._per_token.observe((last_s - first_s) / (tokens - 1))
+
+    def shadowed(self, agreement: float, excess_nats: float) -> None:
+        """The reference has read an answer: where the running scores stand."""
+        self._shadowed.inc()
+        self._agreement.set(agreement)
+        self._excess.set(excess_nats)
 
     def ready(self, value: bool) -> None:
         """Whether /ready answers 200."""

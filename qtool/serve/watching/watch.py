@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from qtool.serve.api.chat_schema import ChatRequest
 from qtool.serve.api.refusal import Outcome
 from qtool.serve.watching.output_checks import faults
+from qtool.serve.watching.shadow import Served
 
 if TYPE_CHECKING:
     from qtool.serve.api.call import Call
@@ -25,6 +26,12 @@ def judge(call: "Call", outcome: Outcome, seconds: float, exchange: "Exchange | 
     canary, candidate = service.router.canary, service.router.candidate
     if canary is not None and candidate is not None:
         canary.observe(quality, candidate=call.backend is candidate)
+    shadow = service.shadow
+    if shadow is not None and exchange is not None and outcome == "success" and shadow.chooses(call.id):
+        for choice in exchange.choices:
+            tokens = choice.transcript.tokens
+            ids, logprobs = tuple(token.id for token in tokens), tuple(token.logprob for token in tokens)
+            shadow.take(Served(call.id, choice.prompt, ids, logprobs, call.backend.metrics))
     if service.samples is not None and exchange is not None and service.samples.chooses(call.id):
         service.samples.keep(_sample(call, outcome, seconds, exchange))
 
