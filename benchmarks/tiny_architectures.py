@@ -106,11 +106,13 @@ def _running(model_type: str) -> Any:
     from transformers import AutoModelForCausalLM
 
     for changes in ({}, {"num_key_value_heads": 4}):
-        torch.manual_seed(SEED)
-        model = AutoModelForCausalLM.from_config(tiny_config(model_type, **changes), dtype=torch.float32).eval()
-        size = sum(parameter.numel() for parameter in model.parameters())
+        config = tiny_config(model_type, **changes)
+        with torch.device("meta"):
+            size = sum(one.numel() for one in AutoModelForCausalLM.from_config(copy.deepcopy(config)).parameters())
         if size > _MOST_PARAMETERS:
             raise ValueError(f"{size / 1e6:.0f} million parameters, too many to be built small")
+        torch.manual_seed(SEED)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
         try:
             with torch.inference_mode():
                 model(torch.arange(3, 12)[None])

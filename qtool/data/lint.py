@@ -26,6 +26,7 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     "template_refused": ("error", "the model's chat template refuses the turns; check roles and their order"),
     "missing_template": ("error", "chat turns, but the model has no chat template; use plain text"),
     "contaminated": ("error", "repeat items of an evaluation task; scores on it would be worthless"),
+    "beyond_embedding": ("error", "hold tokens the model has no row for; the tokenizer is of another model"),
     "doubled_bos": ("warning", "spell out the BOS token that the tokenizer adds; remove it from the text"),
     "missing_bos": ("warning", "begin without BOS: the model wants one, but its tokenizer does not add it"),
     "empty": ("warning", "hold no text and are dropped"),
@@ -72,9 +73,17 @@ class Lint:
         return sum(finding.count for finding in self.findings if finding.severity == "error")
 
 
-def lint(spec: SetSpec, tokenizer: Any, *, context_tokens: int | None, tasks: TaskIndex, seed: int = 0) -> Lint:
+def lint(
+    spec: SetSpec,
+    tokenizer: Any,
+    *,
+    context_tokens: int | None,
+    tasks: TaskIndex,
+    vocabulary: int | None = None,
+    seed: int = 0,
+) -> Lint:
     """Reads the rows of every source, at most MOST_ROWS of each, and reports all that is wrong with them at once."""
-    looks = [_Look(source, tokenizer, context_tokens, tasks) for source in spec.sources]
+    looks = [_Look(source, tokenizer, context_tokens, tasks, vocabulary) for source in spec.sources]
     for look in looks:
         look.read(seed)
     weights = sum(source.weight for source in spec.sources)
@@ -94,6 +103,7 @@ class _Look:
     tokenizer: Any
     context_tokens: int | None
     tasks: TaskIndex
+    vocabulary: int | None = None
     rows: int = 0
     tokens: int = 0
     _found: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # kind, detail -> first rows
@@ -156,6 +166,8 @@ class _Look:
             self._note("missing_bos", row.where)
 
     def _check_tokens(self, row: Row, tokens: tuple[int, ...]) -> None:
+        if self.vocabulary is not None and max(tokens, default=0) >= self.vocabulary:
+            self._note("beyond_embedding", row.where)
         if len(tokens) < MIN_TOKENS:
             self._note("short", row.where)
         if self.context_tokens is not None and len(tokens) > self.context_tokens and not self.source.joins_rows:

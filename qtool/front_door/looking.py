@@ -66,12 +66,15 @@ def lint(
     from qtool.data.overlap import index_tasks
     from qtool.data.sets import load_set
     from qtool.models.locate import locate
+    from qtool.models.skeleton import vocabulary_of
     from qtool.models.tokenizer import load_tokenizer
 
     spec = load_set(str(set), sets_dir=optional_path(sets_dir))
     folder = locate(str(model))
     tasks = index_tasks(optional_path(evals_dir))
-    return read(spec, load_tokenizer(folder), context_tokens=read_context(folder), tasks=tasks)
+    return read(
+        spec, load_tokenizer(folder), context_tokens=read_context(folder), tasks=tasks, vocabulary=vocabulary_of(folder)
+    )
 
 
 def doctor(*, kernels: bool = False, size: int = 2048, compile_all: bool = False) -> Diagnosis:

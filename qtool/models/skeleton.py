@@ -145,12 +145,16 @@ def _empty(config: Any) -> nn.Module:
 
 @torch.no_grad()
 def _make_unstored_buffers_real(model: Any) -> None:
-    for module in model.modules():
+    owners: dict[str, Any] = {"": model}
+    for place, module in model.named_modules():
+        # a model within a model (a text decoder) fills its own modules, as where transformers initializes it
+        owner = module if hasattr(module, "_init_weights") else owners[place.rpartition(".")[0]]
+        owners[place] = owner
         names = [name for name in module._non_persistent_buffers_set if getattr(module, name) is not None]
         for name in names:
             setattr(module, name, torch.empty_like(getattr(module, name), device="cpu"))
         if names:
-            model._init_weights(module)  # transformers' own way to fill what a checkpoint does not store
+            owner._init_weights(module)  # transformers' own way to fill what a checkpoint does not store
 
 
 def _decoded(value: Any) -> Any:

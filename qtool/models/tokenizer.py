@@ -86,6 +86,8 @@ def wants_bos(tokenizer: Any) -> bool:
 
 def stop_ids(folder: Path, tokenizer: Any) -> tuple[int, ...]:
     """Ids that end a generation, sorted: the tokenizer's EOS and those of the two configs of `folder`."""
+    from qtool.models.skeleton import vocabulary_of
+
     found = {tokenizer.eos_token_id}
     for name in ("generation_config.json", "config.json"):
         if not (folder / name).is_file():
@@ -94,8 +96,21 @@ def stop_ids(folder: Path, tokenizer: Any) -> tuple[int, ...]:
             declared = read_json_object(folder / name).get("eos_token_id")
         except StoreError as error:
             raise ModelError(str(error)) from error
-        found.update(declared if isinstance(declared, list) else [declared])
+        ids = declared if isinstance(declared, list) else [declared]
+        for token in ids:
+            _check_stop(folder / name, token, vocabulary_of(folder))
+        found.update(ids)
     return tuple(sorted(int(token) for token in found if isinstance(token, int)))
+
+
+def _check_stop(path: Path, token: object, vocabulary: int) -> None:
+    if token is None:
+        return
+    if not isinstance(token, int) or isinstance(token, bool):
+        raise ModelError(f"{path}: eos_token_id holds {token!r}, which is no token id; give a whole number")
+    if not 0 <= token < vocabulary:
+        last = vocabulary - 1
+        raise ModelError(f"{path}: eos_token_id {token} is no token of the model, whose ids go from 0 to {last}")
 
 
 def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True) -> str:

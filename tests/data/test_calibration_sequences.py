@@ -184,3 +184,12 @@ def test_a_template_alone_is_no_contamination() -> None:
     assert (
         index.repeated("Question: $2500 earns 9% simple interest a year. How much interest is paid in 3 years?") is None
     )
+
+
+def test_lint_finds_tokens_the_embedding_has_no_row_for(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a short line of plain text"}\n')
+    sources = (SourceSpec(tag="a", data=str(tmp_path / "a.jsonl")),)
+    spec = SetSpec("s", "d", "l", 1, sources)
+    assert not lint(spec, make_tokenizer(), context_tokens=None, tasks=TaskIndex(), vocabulary=259).errors
+    found = lint(spec, make_tokenizer(), context_tokens=None, tasks=TaskIndex(), vocabulary=100)
+    assert [finding.kind for finding in found.findings if finding.severity == "error"] == ["beyond_embedding"]

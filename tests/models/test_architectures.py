@@ -1,4 +1,4 @@
-"""The architectures in most use, as tiny models: names, blocks, numbers; all of them: benchmarks/architectures.py."""
+"""The architectures in most use, as tiny models: names, blocks, numbers. All: benchmarks/architectures.py."""
 
 from pathlib import Path
 

@@ -145,3 +145,10 @@ def test_a_template_that_fails_or_never_ends_is_one_line(
 def test_half_a_surrogate_pair_is_told_and_not_given_to_the_tokenizer() -> None:
     with pytest.raises(DataError, match="half a surrogate pair"):
         encode(make_tokenizer(), "a\ud83db")
+
+
+@pytest.mark.parametrize(("declared", "words"), [("2", "holds '2', which is no token id"), (128_001, "0 to 258")])
+def test_a_stop_token_that_is_none_names_its_file(llama: Path, declared: object, words: str) -> None:
+    (llama / "generation_config.json").write_text(json.dumps({"eos_token_id": declared}))
+    with pytest.raises(ModelError, match=rf"generation_config\.json: eos_token_id .*{words}"):
+        stop_ids(llama, load_tokenizer(llama))
