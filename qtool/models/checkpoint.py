@@ -312,7 +312,7 @@ def _other_kind(folder: Path) -> str:
     if (folder / "model_index.json").is_file():
         return "this is a diffusers pipeline (model_index.json), not a causal language model"
     if gguf := sorted(path.name for path in folder.glob("*.gguf")):
-        return f"this folder holds a GGUF file ({gguf[0]}); give the original model in safetensors"
+        return f"this folder holds a GGUF file ({gguf[0]}); name the file itself"
     return ""
 
 
