@@ -51,6 +51,7 @@ PROGRAMS: tuple[str, ...] = (
     'def f(x: int) -> int:\n    """Adds one."""\n    return x + 1\n\nNote that x must be a number.',
     "async def g():\n    pass\n\n\ndef f(x):\n    return x + 1",
     "```python\ndef f(x):\n\treturn x + 1\n```",
+    f"{_F}\n\n# Test the function\nprint(f(2))  # Output: 3\n```\n\nThis function adds one.",
 )
 """Each defines f, which adds one."""
 

@@ -39,7 +39,8 @@ def program(text: str, *, names: Collection[str] = (), prefix: str = "") -> str 
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     blocks = [block for block in _blocks(text) if block.source.strip() and not block.other_language]
-    if blocks:
+    fenced = any(_defined(block.source) & set(names) for block in blocks)
+    if blocks and (fenced or not _defined_in_lines(text, names)):  # else a lone fence after code that began without one
         return _fitted(_joined(blocks, names), names, prefix)
     if any(_OPENING.match(line) for line in text.split("\n")) and not _bare(text, names, prefix):
         return None
