@@ -114,17 +114,16 @@ async def connected(address: str) -> AsyncIterator[httpx.AsyncClient]:
 async def closed_loop(address: str, model: str, users: int, seconds: float) -> Tally:
     """`users` that each ask again as soon as they are answered."""
     tally = Tally()
-    end = time.monotonic() + seconds
 
     async def user(client: httpx.AsyncClient) -> None:
-        while time.monotonic() < end:
+        while time.monotonic() < began + seconds:
             before = len(tally.shed)
             await ask(client, model, tally)
             if len(tally.shed) > before:
                 await asyncio.sleep(0.2)
 
-    began = time.monotonic()
     async with connected(address) as client:
+        began = time.monotonic()
         await asyncio.gather(*(user(client) for _ in range(users)))
     tally.seconds = time.monotonic() - began
     return tally

@@ -64,6 +64,7 @@ def command(
         Path | None, typer.Option(help="Bundle that reads a share of the answers again, when it is idle.")
     ] = None,
     shadow_rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of answers the reference reads.")] = 0.01,
+    metrics_compat: Annotated[str | None, typer.Option(help="vllm: metrics under vLLM's names as well.")] = None,
 ) -> None:
     """Serve /v1/completions, /v1/chat/completions, /v1/models, /health, /ready and /metrics until told to stop."""
     from qtool.front_door.shipping import serve
@@ -100,4 +101,5 @@ def command(
         sample_rate=sample_rate,
         reference=reference,
         shadow_rate=shadow_rate,
+        metrics_compat=metrics_compat,
     )

@@ -6,6 +6,7 @@ from dataclasses import replace as replaced
 from pathlib import Path
 from typing import ClassVar
 
+from qtool.errors import UsageError
 from qtool.front_door.paths import PathLike, optional_path
 from qtool.progress import chosen_progress
 from qtool.records.bundle import Bundle
@@ -162,6 +163,7 @@ def serve(
     sample_rate: float = 0.01,
     reference: PathLike | None = None,
     shadow_rate: float = 0.01,
+    metrics_compat: str | None = None,
 ) -> None:
     """Serves a bundle, or other servers (`upstream`), behind an OpenAI-compatible HTTP server until told to stop."""
     from qtool.serve.limits import Limits
@@ -171,6 +173,8 @@ def serve(
     from qtool.serve.supervision.gate import read_bundle
     from qtool.serve.watching.log import configure
 
+    if metrics_compat not in (None, "vllm"):
+        raise UsageError(f"metrics_compat is {metrics_compat!r}; the one other naming is vllm")
     limits = default_limits(read_bundle(Path(bundle))) if bundle is not None else Limits()
     configure()
     limits = replaced(
@@ -198,7 +202,9 @@ def serve(
         listening=Listening(host, port, admin_port, *files),
         running=Running(device, threads),
         routing=routing,
-        watching=Watching(optional_path(samples), sample_rate, optional_path(reference), shadow_rate),
+        watching=Watching(
+            optional_path(samples), sample_rate, optional_path(reference), shadow_rate, metrics_compat == "vllm"
+        ),
         name=model_name,
         limits=limits,
     )

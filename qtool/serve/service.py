@@ -27,6 +27,7 @@ class Service:
         self.reading = Reading()
         self.samples: Samples | None = None
         self.shadow: Shadow | None = None
+        self.vllm_metrics = False
         self.decoding = ThreadPoolExecutor(1, thread_name_prefix="qtool-bodies")
 
     @property
@@ -43,7 +44,7 @@ class Service:
 
     def text(self) -> bytes:
         """All series of all variants in Prometheus' text format."""
-        return exposition([backend.metrics for backend in self.router.backends])
+        return exposition([backend.metrics for backend in self.router.backends], vllm=self.vllm_metrics)
 
     def check_places(self) -> None:
         """Raises Refused (503) where nobody can be admitted, before a body is read."""

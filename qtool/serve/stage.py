@@ -68,12 +68,13 @@ class Routing:
 @dataclass(frozen=True, slots=True)
 class Watching:
     """What is kept of the traffic: samples in a folder, for a share of the requests; answers that `reference` (a
-    bundle) reads again, for another share."""
+    bundle) reads again, for another share; whether metrics have vLLM's names as well."""
 
     samples: Path | None = None
     sample_rate: float = 0.01
     reference: Path | None = None
     shadow_rate: float = 0.01
+    vllm_metrics: bool = False
 
 
 class Unfinished(QtoolError):
@@ -120,6 +121,7 @@ def serve(bundle: Path | None, serving: Serving, *, upstream: Sequence[str] = ()
         service = Service(router(bundle, serving, upstream=upstream, on_failure=stop), keys, admin_port)
         if watching.samples is not None:
             service.samples = Samples(watching.samples, rate=watching.sample_rate)
+        service.vllm_metrics = watching.vllm_metrics
         if watching.reference is not None:
             reference = _rung(watching.reference, serving, _other_failed)
             service.shadow = Shadow(reference, rate=watching.shadow_rate)

@@ -314,5 +314,17 @@ def test_a_reference_reads_answers_again_and_its_agreement_is_the_quality_score(
         assert sum(service.shadow.chooses(str(number)) for number in range(100)) == 100
 
 
+def test_metrics_have_vllms_names_too_where_asked():
+    with running_server(FakeEngine()) as server:
+        server.complete(prompt="x=abc")
+        assert "vllm:" not in server.client.get("/metrics").text
+        server.service.vllm_metrics = True
+        text = server.client.get("/metrics").text
+        assert 'vllm:generation_tokens_total{model_name="m",variant="w8a16"} 3.0' in text
+        assert 'vllm:e2e_request_latency_seconds_count{model_name="m",variant="w8a16"} 1.0' in text
+        assert "# TYPE vllm:num_requests_waiting gauge" in text
+        assert 'qtool_generation_tokens_total{model="m",variant="w8a16"} 3.0' in text
+
+
 def test_threads_are_left():
     assert threading.active_count() < 100

@@ -6,6 +6,7 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Metric, generate_latest
 
 from qtool.serve.api.refusal import Outcome
+from qtool.serve.watching.vllm_names import with_vllm_names
 
 _LABELS = ("model", "variant")
 _OUTCOMES: tuple[Outcome, ...] = ("success", "client_error", "server_error", "shed", "deadline", "aborted")
@@ -19,16 +20,18 @@ _QUEUE = (0.0, 0.001, 0.005, 0.01, 0.05, 0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 30, 
 _STEP = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
-def exposition(variants: "Sequence[Metrics]") -> bytes:
-    """The series of all `variants` in Prometheus' text format, each name described once."""
-    return generate_latest(_Together(variants))
+def exposition(variants: "Sequence[Metrics]", *, vllm: bool = False) -> bytes:
+    """The series of all `variants` in Prometheus' text format, each name described once; with `vllm` under vLLM's names
+    as well."""
+    return generate_latest(_Together(variants, vllm=vllm))
 
 
 class _Together:
     """Several registries as one: series of the same name belong together in the text."""
 
-    def __init__(self, variants: "Sequence[Metrics]") -> None:
+    def __init__(self, variants: "Sequence[Metrics]", *, vllm: bool) -> None:
         self._variants = variants
+        self._vllm = vllm
 
     def collect(self) -> Iterator[Metric]:
         """Every metric once, with the samples of all variants."""
@@ -38,7 +41,7 @@ class _Together:
                 known = found.setdefault(metric.name, metric)
                 if known is not metric:
                     known.samples.extend(metric.samples)
-        yield from found.values()
+        yield from with_vllm_names(found.values()) if self._vllm else found.values()
 
 
 class Load(Protocol):
