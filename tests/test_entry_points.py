@@ -85,7 +85,7 @@ def test_an_installed_plugin_is_listed_and_explained(installed: Path) -> None:
 
 def test_an_installed_metric_scores_a_task(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "loud.toml").write_text(TASK)
-    rows = ({"id": str(number), "question": "Question: 1+1?", "answer": " TWO"} for number in range(2))
+    rows = ({"id": str(number), "question": f"Question: {number}+1?", "answer": " TWO"} for number in range(2))
     (tmp_path / "loud.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = qtool(installed, "eval", "reference-64", "--task", str(tmp_path / "loud.toml"), "-q", "--json",
                  "-o", str(tmp_path / "out"))  # fmt: skip

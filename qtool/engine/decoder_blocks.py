@@ -1,5 +1,6 @@
 """What each block of a decoder does, found by looking at its parts and asking them, not by the name of its class."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -144,7 +145,7 @@ def _as_numbers(norm: Any) -> NormWeights:
         return NormWeights(_vector(weight), added_bias, epsilon, centred=True)
     inputs = torch.randn(4, weight.numel(), generator=torch.Generator().manual_seed(0)) + 0.5
     with torch.inference_mode():
-        outputs = norm(inputs).float()  # float32 in, float32 out, whatever the type of the factors
+        outputs = copy.deepcopy(norm).float()(inputs)  # some refuse float32 inputs beside factors of another type
     for centred in (False, True):
         for above in (0.0, 1.0):
             found = NormWeights((weight.detach().float() + above).contiguous(), added_bias, epsilon, centred)

@@ -189,6 +189,10 @@ class LazyModel:
             from qtool.evaluate.language import load_language
 
             return load_language(self._folder)
+        if self._opened is None and is_url(self._folder):
+            from qtool.evaluate.remote import remote_language
+
+            return remote_language(self._folder, self._settings)
         return self.get()[1]
 
     @property

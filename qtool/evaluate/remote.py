@@ -45,6 +45,13 @@ def identify_remote(url: Path, settings: Settings) -> Subject:
     )
 
 
+def remote_language(url: Path, settings: Settings) -> Language:
+    """The language of the tokenizer folder that stands for the server's own."""
+    from qtool.evaluate.language import load_language
+
+    return load_language(_tokenizer_folder(url, settings))
+
+
 def open_remote(url: Path, settings: Settings) -> tuple[Engine, Language]:
     """The engine that sends to `url`, and the language of the tokenizer folder."""
     from qtool.engine.load import open_engine

@@ -22,6 +22,7 @@ _SCHEMES = {
     "w4a16": "4-bit integer weights in groups, 16-bit activations",
     "w8a8": "8-bit integer weights and activations, per token (dynamic) or from calibrated ranges (static)",
     "fp8": "8-bit floating point (E4M3) weights and activations",
+    "gguf": "numbers of block types that have no codes here; only of imported GGUF files",
     "nf4": "4-bit NormalFloat weights of bitsandbytes",
     "int8": "LLM.int8() of bitsandbytes",
 }

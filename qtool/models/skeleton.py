@@ -114,6 +114,8 @@ def attention_of(config: Any) -> Literal["sdpa", "eager"]:
     from transformers import AutoModelForCausalLM
 
     models = AutoModelForCausalLM._model_mapping  # configuration class -> model class
+    if getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None):
+        return "eager"  # torch's fused attention has no cap, and transformers refuses to leave it out
     return "sdpa" if type(config) not in models or models[type(config)]._supports_sdpa else "eager"
 
 

@@ -79,8 +79,11 @@ def rounding_of(passes: Passes, reference: Sequence[Tensor], dtype: torch.dtype)
     largest = max(float(logits.abs().max()) for logits in reference)
     spread = math.sqrt(sum(float(logits.double().square().mean()) for logits in reference) / len(reference))
     own_lead = max((parting.lead for parting in own.partings), default=0.0)
-    usual_lead = math.sqrt(2) * own.rms  # of two logits that are each off by as much as is usual
-    return Rounding(step * largest + _SPREADS * max(own_lead, usual_lead), step * spread + _SPREADS * own.rms)
+    # of any logit, too: where the two attentions happen to choose alike, a third way, which is off by as much, need not
+    return Rounding(
+        step * largest + _SPREADS * max(own_lead, own.largest, math.sqrt(2) * own.rms),
+        step * spread + _SPREADS * own.rms,
+    )
 
 
 def worst(partings: Iterable[Parting], rounding: Rounding) -> Parting | None:

@@ -49,7 +49,7 @@ def import_variant(
         raise MismatchError(f"{folder}: its layers are not those of {base}; give the model it was made from")
     note = gguf_note(folder)
     tokens_from = base if base is not None and note is not None else folder
-    if tokens_from != folder and _tokens(tokens_from) != _tokens(folder):
+    if tokens_from != folder and not _tokens(tokens_from).items() <= _tokens(folder).items():
         raise MismatchError(f"{folder}: its tokens are not those of {base}; give the model the file was made from")
     recipe = _recipe(checkpoint, architecture, formats, note)
     rows = []

@@ -11,7 +11,7 @@ from qtool.engine.own_forward import use_attention, whole_pass
 from qtool.errors import ModelError, QuantizationError
 from qtool.models.checkpoint import read_config, tokenizer_files
 from qtool.models.foreign import blamed_on, reason
-from qtool.models.skeleton import quiet_transformers
+from qtool.models.skeleton import attention_of, quiet_transformers
 from qtool.quantize.agreement import Parting, Passes, Rounding, compare, partings_of, rounding_of, worst
 from qtool.quantize.engine_trial import Trial
 from qtool.quantize.streaming import StreamedModel
@@ -28,7 +28,7 @@ def beside_transformers(folder: Path, trial: Trial) -> float:
     model = load_with_transformers(folder)
 
     def passes(attention: str) -> Iterable[Tensor]:
-        use_attention(model, attention)
+        use_attention(model, _possible(attention, model))
         for row in trial.rows:
             with quiet_transformers():  # compressed-tensors unpacks, with bars, in the first forward
                 yield one_pass(model, row)
@@ -54,7 +54,7 @@ def beside_loaded(folder: Path, trial: Trial, model: Any) -> None:
     """The same for the engine alone, beside `model`, which transformers loaded from the folder."""
 
     def passes(attention: str) -> Iterable[Tensor]:
-        use_attention(model, attention)
+        use_attention(model, _possible(attention, model))
         return [one_pass(model, row) for row in trial.rows]
 
     theirs = checked_finite(list(passes("sdpa")), "transformers")
@@ -89,9 +89,14 @@ def check_engine(folder: Path, trial: Trial, reference: Sequence[Tensor], passes
 def own_reading(folder: Path, trial: Trial, dtype: torch.dtype | None, *, attention: str = "sdpa") -> list[Tensor]:
     """Logits of each row as qtool reads the folder, block by block. Raises QuantizationError where one is NaN."""
     streamed = StreamedModel(folder, dtype=dtype)
-    use_attention(streamed.model, attention)
+    use_attention(streamed.model, _possible(attention, streamed.model))
     logits = [found[0] for found in streamed.logits([torch.tensor([row]) for row in trial.rows])]
     return checked_finite(logits, "qtool")
+
+
+def _possible(attention: str, model: Any) -> str:
+    """`attention`, or the one that a model without it has."""
+    return attention if attention_of(model.config) == "sdpa" else "eager"
 
 
 def checked_finite(logits: list[Tensor], reader: str) -> list[Tensor]:

@@ -79,7 +79,7 @@ def test_a_checkpoint_that_is_pickle_only(qtool: Run, model: Path) -> None:
 
 def test_an_unknown_scheme(qtool: Run) -> None:
     code, text = qtool("quantize", "reference-64", "--scheme", "w4a17", "-o", "out")
-    assert code == 2
+    assert code == 10
     assert "w4a16" in text
     assert "Traceback" not in text
 
@@ -162,7 +162,7 @@ def test_a_plan_with_two_mistakes_names_both(qtool: Run, tmp_path: Path) -> None
         'base = "reference-64"\n[variants.a]\nscheme = "w4a17"\n[tasks.arithmetic]\nitem = 3\n'
     )
     code, text = qtool("run", "plan.toml")
-    assert code == 2
+    assert code == 10
     assert "plan.toml: variants.a.scheme" in text
     assert "plan.toml: tasks.arithmetic.item" in text
     assert not (tmp_path / "runs").exists()

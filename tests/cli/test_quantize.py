@@ -9,7 +9,7 @@ from tiny_model import make_tiny_llama
 from typer.testing import CliRunner
 
 from qtool.cli import import_, quantize
-from qtool.errors import PlanError, QuantizationError, UsageError
+from qtool.errors import PlanError, UsageError
 from qtool.records.variant import Variant
 from qtool.store.codec import read_json
 
@@ -84,7 +84,7 @@ def test_gptq_layout_and_import(llama: Path, tmp_path: Path) -> None:
         (("--scheme", "w5a16"), PlanError, "'w5a16' is not one of"),
         (("--set", "clip"), UsageError, "write it as KEY=VALUE"),
         (("--scheme", "w8a8", "--format", "gptq"), PlanError, "cannot hold w8a8"),
-        (("--group-size", "128"), QuantizationError, "are no multiple|columns"),
+        (("--group-size", "96"), PlanError, "96 does not go with w4a16"),
     ],
 )
 def test_mistakes_are_one_clear_answer(

@@ -132,7 +132,7 @@ def test_codes_without_a_config_are_refused(make: Make, tmp_path: Path) -> None:
     config = json.loads(path.read_text())
     del config["quantization_config"]
     path.write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=r"is stored, but config.* does not say how"):
+    with pytest.raises(ModelError, match=r"is stored as int8: codes, and config.* has no quantization_config"):
         taken_in(tmp_path / "variant", tmp_path / "in")
 
 

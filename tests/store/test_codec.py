@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from qtool.errors import PlanError, StoreError
+from qtool.errors import NumericError, PlanError, StoreError
 from qtool.store.codec import decode, encode, read_json_object, read_toml, to_json
 
 
@@ -63,7 +63,7 @@ def test_equal_records_give_equal_bytes_whatever_the_order_of_keys() -> None:
 
 
 def test_not_a_number_is_refused_when_written() -> None:
-    with pytest.raises(StoreError, match="cannot express"):
+    with pytest.raises(NumericError, match="a result is nan and no number"):
         to_json(Outer("x", float("nan")))
 
 
