@@ -112,7 +112,7 @@ def _compared(folder: Path, row: Row, name: str) -> float:
 def _of_transformers(folder: Path, row: Row, name: str) -> Any:
     from qtool.errors import QtoolError
     from qtool.models.skeleton import load_base
-    from qtool.quantize.readings import load_with_transformers
+    from qtool.quantize.output.readings import load_with_transformers
 
     if name == "base":
         return load_base(folder)

@@ -52,7 +52,7 @@ def main() -> None:
     if arguments.peak_of:
         print(json.dumps(peak_of(*map(Path, arguments.peak_of))))
         return
-    from qtool.models.device import hardware
+    from qtool.machine.device import hardware
 
     load = os.getloadavg()[0]
     print(f"Made by: `python benchmarks/calibration.py {' '.join(sys.argv[1:])}`\n")
@@ -69,8 +69,8 @@ def overhead(toy: bool) -> Iterator[str]:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from qtool.calibrate.collect import Collector
-    from qtool.calibrate.statistics import Group
+    from qtool.calibrate.passes.collect import Collector
+    from qtool.calibrate.statistics.inputs import Group
     from qtool.models.architecture import describe_model
 
     size = (64, 128, 2) if toy else (768, 2048, 12)
@@ -363,10 +363,7 @@ def peak_of(model: Path, rows: Path) -> dict[str, int]:
     """Peak resident bytes of one calibration in this process, and what was resident before it."""
     import psutil
 
-    from qtool.calibrate import (
-        stage,
-        stream,  # noqa: F401 - loaded before the measurement starts
-    )
+    from qtool.calibrate import stage
     from qtool.progress import Silent
     from qtool.records.plan import CalibrationSettings
 
@@ -383,10 +380,7 @@ def resident_of(model: Path, wanted: int) -> dict[str, int]:
     the largest, and the peak of the whole process, in which the rows are drawn and stored."""
     import psutil
 
-    from qtool.calibrate import (
-        stage,
-        stream,  # noqa: F401 - loaded before the measurement starts
-    )
+    from qtool.calibrate import stage
     from qtool.progress import Silent
     from qtool.records.plan import CalibrationSettings
 

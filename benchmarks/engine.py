@@ -29,12 +29,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from qtool.engine.contract import GenerationRequest
 from qtool.engine.drive import generate
+from qtool.engine.layers.weights import kernels_of
 from qtool.engine.load import open_engine
-from qtool.engine.weights import kernels_of
-from qtool.kernels.native_build import native
-from qtool.latency.machine import load_average, measured_bandwidth
+from qtool.kernels.cpu.native_build import native
 from qtool.latency.roofline import step_bytes
-from qtool.models.device import hardware
+from qtool.machine.device import hardware
+from qtool.machine.state import load_average, measured_bandwidth
 from qtool.progress import Silent
 from qtool.quantize.stage import quantize
 from qtool.records.variant import Recipe

@@ -24,12 +24,12 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from qtool.evaluate import prompts
-from qtool.evaluate.asking import Asked
-from qtool.evaluate.model import LazyModel, Settings, open_folder
+from qtool.evaluate.asking.model import LazyModel, Settings, open_folder
+from qtool.evaluate.asking.questions import Asked
+from qtool.evaluate.items import prompts
+from qtool.evaluate.items.tasks import load_task
 from qtool.evaluate.results import items_path, read_items
 from qtool.evaluate.stage import ask_for, evaluate_asked
-from qtool.evaluate.tasks import load_task
 from qtool.models.locate import locate
 from qtool.progress import RichProgress
 from qtool.records.evaluation import Evaluation

@@ -12,9 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from qtool.evaluate.model import KeptOpen, Settings, open_folder
+from qtool.evaluate.asking.model import KeptOpen, Settings, open_folder
+from qtool.evaluate.items.tasks import load_task
 from qtool.evaluate.stage import ask_for, evaluate_asked
-from qtool.evaluate.tasks import load_task
 from qtool.models.locate import locate
 from qtool.progress import RichProgress
 from qtool.quantize.stage import quantize

@@ -23,15 +23,15 @@ except ImportError as error:
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from qtool.engine.plain_layers import LoadedLinears, place_plain, plain_layers, replace_module
-from qtool.engine.weights import kernels_of
+from qtool.engine.layers.plain_layers import LoadedLinears, place_plain, plain_layers, replace_module
+from qtool.engine.layers.weights import kernels_of
+from qtool.formats.stored_weights import StoredWeight, dequantize
 from qtool.kernels.contract import Activations
 from qtool.kernels.dispatch import choose_kernel
 from qtool.kernels.fused import FusedLinear, SharedProduct, fuse
 from qtool.kernels.linear import KernelLinear
 from qtool.kernels.tiles import InputQuantizer
 from qtool.models.architecture import describe_model
-from qtool.models.stored_weights import StoredWeight, dequantize
 
 # peak bytes per second and dense bf16 operations per second, from the vendors' data sheets
 PEAKS = {"H200": (4.8e12, 989e12), "H100": (3.35e12, 989e12), "A100": (2.04e12, 312e12), "L40": (0.864e12, 181e12)}

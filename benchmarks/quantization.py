@@ -31,8 +31,8 @@ from quantization_page import page
 from quantization_rows import Row, RowsFile
 from quantization_score import Quality
 
+from qtool.machine.device import hardware
 from qtool.models.checkpoint import open_checkpoint, tokenizer_files, weights_digest
-from qtool.models.device import hardware
 
 HERE = Path(__file__).resolve().parent
 OWN = ("rtn", "rtn:clip=mse", "awq", "gptq", "gptq_awq")

@@ -9,7 +9,7 @@ import torch
 from quantization_inputs import Scored
 from torch import Tensor
 
-from qtool.quantize.streaming import StreamedModel
+from qtool.quantize.blocks.streaming import StreamedModel
 
 
 class Quality:

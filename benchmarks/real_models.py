@@ -20,7 +20,7 @@ from real_models_process import Measured, measure
 from real_models_rows import Rows, StepRow
 from real_models_steps import Amounts, Data, Drive, Step, large_steps, steps
 
-from qtool.models.device import hardware
+from qtool.machine.device import hardware
 
 
 def main() -> None:

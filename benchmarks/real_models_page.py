@@ -37,8 +37,8 @@ def weights_of(model: Path) -> tuple[int, int]:
     """How many weights the model stores, and their bytes as the engine computes with them on this machine."""
     import torch
 
+    from qtool.machine.device import choose_dtype
     from qtool.models.checkpoint import open_checkpoint, read_config
-    from qtool.models.device import choose_dtype
 
     checkpoint = open_checkpoint(model)
     count = sum(checkpoint.tensor_bytes(name) for name in checkpoint.names) // checkpoint.main_dtype().itemsize

@@ -24,7 +24,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from qtool.latency.machine import load_average
+from qtool.machine.state import load_average
 
 TOKENS = 32
 PROMPT = "What is 12 + 30?"

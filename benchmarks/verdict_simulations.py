@@ -6,7 +6,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from qtool.evaluate import advice, scale, sequential, statistics, verdict
+from qtool.evaluate import advice
+from qtool.evaluate.verdicts import metric_scale, sequential, statistics, verdict
 from qtool.records.evaluation import Look
 
 Shares = dict[str, float]
@@ -115,7 +116,7 @@ def texts(rng: np.random.Generator, *, kind: str, items: int, drop: float, simul
     found: Shares = dict.fromkeys(("PASS", "FAIL", "UNDECIDED"), 0.0)
     for _ in range(simulations):
         gains = _text_gains(rng, kind, items, drop)
-        reach = max(scale.WORST_NATS, 2 * float(np.abs(gains).max()))
+        reach = max(metric_scale.WORST_NATS, 2 * float(np.abs(gains).max()))
         few = items < verdict.FEWEST_TEXTS
         decided = "UNDECIDED" if few else _decided(np.sort(gains).tobytes(), reach, _TEXT_MARGIN)
         found[decided] += 1 / simulations

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from verdict_simulations import bounds, clustered, followed, pooled, scored, texts
 
-from qtool.evaluate import power, sequential, tasks, verdict
+from qtool.evaluate.items import tasks
+from qtool.evaluate.verdicts import power, sequential, verdict
 
 CHURNS = (0.01, 0.02, 0.03, 0.05, 0.10, 0.20)
 ITEMS = (100, 200, 500, 1000, 2000, 5000)

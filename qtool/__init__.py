@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from qtool.front_door.quantization import convert, estimate, import_variant, quantize
     from qtool.front_door.shipping import bundle, demo, report, run, serve, verify
     from qtool.front_door.timing import time
-    from qtool.plan import read_plan
+    from qtool.pipeline.plan import read_plan
     from qtool.records.plan import Plan
     from qtool.records.task import TaskSpec as Task
     from qtool.records.variant import Recipe, Variant
@@ -72,7 +72,7 @@ _ROOMS = {
     "qtool.front_door.quantization": ("convert", "estimate", "import_variant", "quantize"),
     "qtool.front_door.shipping": ("bundle", "demo", "report", "run", "serve", "verify"),
     "qtool.front_door.timing": ("time",),
-    "qtool.plan": ("read_plan",),
+    "qtool.pipeline.plan": ("read_plan",),
     "qtool.records.plan": ("Plan",),
     "qtool.records.task": ("TaskSpec as Task",),
     "qtool.records.variant": ("Recipe", "Variant"),

@@ -12,11 +12,11 @@ PACKAGE = Path(__file__).resolve().parent.parent / "qtool"
 # a layer may import itself and the layers to its left; stages never import each other
 LAYERS = (
     {"errors", "records", "progress"},
-    {"catalog", "store"},
+    {"catalog", "store", "machine"},
     {"data", "models", "kernels", "reference", "formats"},
-    {"engine"},
+    {"streaming", "engine"},
     {"calibrate", "quantize", "evaluate", "latency", "report", "bundle", "serve"},
-    {"plan", "pipeline", "pipeline_ladder", "pipeline_run", "pipeline_sensitivity", "pipeline_sweep"},
+    {"pipeline"},
     {"front_door"},
     {"cli", "__main__"},
 )
@@ -26,6 +26,7 @@ STAGES = LAYERS[4]
 ALLOWED_WITHIN_LAYER = {
     ("models", "reference"),
     ("kernels", "models"),
+    ("kernels", "formats"),
     ("bundle", "report"),
     ("data", "models"),
     ("data", "reference"),

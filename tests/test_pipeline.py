@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from qtool import pipeline
 from qtool.bundle.stage import bundle
 from qtool.errors import MismatchError, StoreError
-from qtool.plan import read_plan
+from qtool.pipeline import stages
+from qtool.pipeline.plan import read_plan
 from qtool.progress import Advance
 from qtool.records.plan import Plan
 from qtool.report.unchanged import refuse_changed
@@ -76,7 +76,7 @@ def plan(plan_path: Path) -> Plan:
 @pytest.fixture(scope="module")
 def finished(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "small"
-    pipeline.run(plan, folder, progress=Notes(), command="qtool run plan.toml")
+    stages.run(plan, folder, progress=Notes(), command="qtool run plan.toml")
     return folder
 
 
@@ -99,7 +99,7 @@ def test_every_item_of_every_variant_is_kept(finished: Path) -> None:
 def test_an_equal_run_skips_everything_and_says_so(finished: Path, plan: Plan) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")}
     notes = Notes()
-    pipeline.run(plan, finished, progress=notes, command="qtool run plan.toml")
+    stages.run(plan, finished, progress=notes, command="qtool run plan.toml")
     skipped = [line for line in notes.lines if line.endswith("unchanged, skipped")]
     # calibrate, 3 variants, 3 x 2 evaluations, latency
     assert len(skipped) >= 1 + 3 + 6 + 1
@@ -117,7 +117,7 @@ def test_two_flipped_bytes_are_told_and_the_variant_is_made_again(finished: Path
     with pytest.raises(MismatchError, match="not those that were evaluated"):
         bundle(finished, variant="w4a16", output=finished / "b", progress=Notes())
     notes = Notes()
-    pipeline.run(plan, finished, progress=notes, command="qtool run plan.toml")
+    stages.run(plan, finished, progress=notes, command="qtool run plan.toml")
     assert (
         f"quantize:w4a16: variants/w4a16/{weights.name} is not what this stage wrote; it is made again" in notes.lines
     )
@@ -129,7 +129,7 @@ def test_two_flipped_bytes_are_told_and_the_variant_is_made_again(finished: Path
 def test_another_margin_judges_again_without_quantizing_again(finished: Path, plan: Plan) -> None:
     notes = Notes()
     tasks = (replace(plan.tasks[0], margin_points=50.0), *plan.tasks[1:])
-    report = pipeline.run(replace(plan, tasks=tasks), finished, progress=notes, command="qtool run plan.toml")
+    report = stages.run(replace(plan, tasks=tasks), finished, progress=notes, command="qtool run plan.toml")
     assert "quantize:w4a16: unchanged, skipped" in notes.lines
     comparison = report.rows[-1].evaluations[0].comparison
     assert comparison is not None
@@ -138,13 +138,13 @@ def test_another_margin_judges_again_without_quantizing_again(finished: Path, pl
 
 def test_a_folder_of_another_base_model_is_refused(finished: Path, plan: Plan) -> None:
     with pytest.raises(MismatchError, match="another base model"):
-        pipeline.run(replace(plan, base="reference-128"), finished, progress=Notes(), command="")
+        stages.run(replace(plan, base="reference-128"), finished, progress=Notes(), command="")
 
 
 def test_a_second_run_on_the_same_folder_is_refused(plan: Plan, tmp_path: Path) -> None:
     lock = tmp_path / ".small.run.lock"
     with locked(lock, holds="first"), pytest.raises(StoreError, match="another qtool process"):
-        pipeline.run(plan, tmp_path / "small", progress=Notes(), command="")
+        stages.run(plan, tmp_path / "small", progress=Notes(), command="")
 
 
 @pytest.mark.parametrize("after", ["calibration", "variants/w8a8-static", "evaluations/baseline/arithmetic.json"])
@@ -161,7 +161,7 @@ def test_a_run_killed_at_any_stage_resumes_to_the_same_artifacts(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert (folder / after).exists()
-    pipeline.run(plan, folder, progress=Notes(), command="qtool run plan.toml")
+    stages.run(plan, folder, progress=Notes(), command="qtool run plan.toml")
     for variant in ("baseline", "w8a8-static", "w4a16"):
         ours, theirs = (
             json.loads((root / f"variants/{variant}/variant.json").read_text()) for root in (folder, finished)

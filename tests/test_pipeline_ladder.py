@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from qtool.cli.app import app
 from qtool.errors import PlanError
-from qtool.evaluate.sequential import FIRST_SHARE
-from qtool.plan import read_plan
+from qtool.evaluate.verdicts.sequential import FIRST_SHARE
+from qtool.pipeline.plan import read_plan
 from qtool.records.evaluation import Evaluation
 from qtool.records.ladder import Ladder
 from qtool.records.variant import Variant

@@ -8,7 +8,7 @@ import pytest
 from tiny_model import make_tiny_llama
 
 from qtool.errors import UnknownName, UsageError
-from qtool.pipeline_sweep import SweepSettings, sweep
+from qtool.pipeline.sweep import SweepSettings, sweep
 from qtool.progress import Silent
 from qtool.records.plan import CalibrationSettings
 from qtool.records.sweep import Sweep

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from qtool.errors import PlanError
-from qtool.plan import read_plan
-from qtool.quantize.recipe import completed
+from qtool.pipeline.plan import read_plan
+from qtool.quantize.request.recipe import completed
 from qtool.records.variant import Recipe
 
 GOOD = """

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qtool.calibrate.channels import dead_channels, effective_rank, outlier_channels, tail_index
 from qtool.calibrate.observe import Asked, plugin
-from qtool.calibrate.resample import Groups, bootstrap, groups_of, halves, prefixes
-from qtool.calibrate.statistics import Group, InputStatistics
+from qtool.calibrate.statistics.channels import dead_channels, effective_rank, outlier_channels, tail_index
+from qtool.calibrate.statistics.inputs import Group, InputStatistics
+from qtool.calibrate.statistics.resample import Groups, bootstrap, groups_of, halves, prefixes
 from qtool.calibrate.tags import certify_tags
 from qtool.records.certificate import (
     RANGE_TOLERANCE,

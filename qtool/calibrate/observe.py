@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtool import catalog
-from qtool.calibrate.statistics import InputStatistics, Kept, NothingObserved
+from qtool.calibrate.statistics.inputs import InputStatistics, Kept, NothingObserved
 from qtool.errors import UsageError
 from qtool.records.calibration import LayerRange
 from qtool.records.histogram import BINS, COLUMN_BINS, Histogram, clipped_share, widened

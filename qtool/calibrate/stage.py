@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from qtool import __version__
-from qtool.calibrate import stored_rows
-from qtool.calibrate.channels import settled
-from qtool.calibrate.collect import layers_named
-from qtool.calibrate.finish import Task, finish, store_sequences
-from qtool.calibrate.groups import draw_tokens, make_groups
+from qtool.calibrate.conclusion import Task, finish, store_sequences
 from qtool.calibrate.observe import Asked, check_columns, kept_for, parse
-from qtool.calibrate.one_pass import Work, collect, part_file, part_names
-from qtool.calibrate.shards import Shard, parse_shard, write_shard
-from qtool.calibrate.statistics import Group
-from qtool.calibrate.statistics_file import read_statistics
+from qtool.calibrate.passes import stored_rows
+from qtool.calibrate.passes.collect import layers_named
+from qtool.calibrate.passes.one_pass import Work, collect, part_file, part_names
+from qtool.calibrate.passes.shards import Shard, parse_shard, write_shard
+from qtool.calibrate.statistics.channels import settled
+from qtool.calibrate.statistics.groups import draw_tokens, make_groups
+from qtool.calibrate.statistics.inputs import Group
+from qtool.calibrate.statistics.inputs_file import read_statistics
 from qtool.data.sequences import Drawn, TokenSequence, draw_sequences
 from qtool.data.sets import load_set, with_traffic
-from qtool.engine.memory import give_back_freed
+from qtool.engine.scheduling.memory import give_back_freed
 from qtool.errors import MismatchError, QtoolError, UsageError
 from qtool.progress import Progress
 from qtool.records.calibration import Calibration
@@ -146,10 +146,10 @@ def prepare(
     progress: Progress,
 ) -> Prepared:
     """Draws the rows and opens the model. Raises everything that can be known to be wrong before the pass."""
-    from qtool.calibrate.stream import BlockStream
+    from qtool.machine.device import choose_device, choose_dtype
     from qtool.models.checkpoint import identify, read_config
-    from qtool.models.device import choose_device, choose_dtype
     from qtool.models.tokenizer import load_tokenizer
+    from qtool.streaming.block_stream import BlockStream
 
     machine = machine or Machine()
     _check(settings)

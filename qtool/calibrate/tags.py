@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from qtool.calibrate.likeness import ALARM_RATE, Likeness, Places, closeness, likeness
-from qtool.calibrate.statistics import Group, InputStatistics
+from qtool.calibrate.statistics.inputs import Group, InputStatistics
+from qtool.calibrate.statistics.likeness import ALARM_RATE, Likeness, Places, closeness, likeness
 from qtool.records.certificate import CalibrationVerdict, LayerCertificate, TagCertificate
 
 

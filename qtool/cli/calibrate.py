@@ -73,7 +73,7 @@ def command(
     """Run a set through a model once; write ranges, histograms and the certificate. Interrupted, it resumes."""
     stage_progress(quiet).note(f"{output}: calibrating {model} on {set_name}; opening the model")
 
-    from qtool.calibrate.text import shard_text
+    from qtool.calibrate.terminal_text import shard_text
     from qtool.front_door.calibration import calibrate, calibrate_shard
 
     asked: dict[str, Any] = {
@@ -134,7 +134,7 @@ def sweep_command(
 ) -> None:
     """Score every way to choose activation ranges on your tasks, in one table, and name the layers that hurt."""
     from qtool.front_door.calibration import sweep
-    from qtool.pipeline_sweep import sweep_text
+    from qtool.pipeline.sweep import sweep_text
 
     found = sweep(
         model,

@@ -29,7 +29,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compare two evaluations item by item; end in PASS (exit code 0), FAIL (1) or UNDECIDED (2)."""
-    from qtool.evaluate.compare import render
+    from qtool.evaluate.verdicts.compare import render
     from qtool.front_door.evaluation import compare
     from qtool.records.ship_rule import exit_code
 

@@ -24,7 +24,7 @@ def command(
 ) -> None:
     """Write a variant as a GGUF file. Codes and scales are copied as they are: no weight is rounded again."""
     from qtool.front_door.quantization import convert
-    from qtool.report.conversion_text import conversion_text
+    from qtool.report.texts.conversion_text import conversion_text
 
     found = convert(variant, output, to=to, embedding=embedding, pre=pre, replace=replace, quiet=quiet)
     show(found, as_json, conversion_text(found.file, found.kinds, found.compared, found.rounded, found.bytes))

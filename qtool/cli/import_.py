@@ -18,7 +18,7 @@ def command(
 ) -> None:
     """Take in an existing checkpoint as a variant; every tensor is read, and the unknown is refused."""
     from qtool.front_door.quantization import import_variant
-    from qtool.report.variant_text import variant_text
+    from qtool.report.texts.variant_text import variant_text
 
     variant = import_variant(checkpoint, output, base=base, name=name, quiet=quiet)
     show(variant, as_json, f"{variant_text(variant, layers=False)}\n\n{output}")

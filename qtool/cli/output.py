@@ -32,7 +32,7 @@ def stage_progress(quiet: bool) -> Progress:
 
 def show_report(report: Report, folder: Path, as_json: bool) -> None:
     """Prints a run's table, where its report lies and, where one was made, its bundle."""
-    from qtool.report.text_table import text_table
+    from qtool.report.texts.text_table import text_table
 
     lines = [text_table(report), "", f"report: {folder / 'report.html'}"]
     if report.recommendation.variant is not None:

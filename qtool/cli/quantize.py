@@ -72,7 +72,7 @@ def command(
         show({"name": asked["name"]} if found is None else found, as_json, text)
         return
     from qtool.front_door.quantization import quantize
-    from qtool.report.variant_text import variant_text
+    from qtool.report.texts.variant_text import variant_text
 
     variant = quantize(model, output, strict=strict, max_fallbacks=max_fallbacks, verify_whole=verify_whole, **asked)
     show(variant, as_json, f"{variant_text(variant, layers=False)}\n\n{output}")

@@ -14,7 +14,7 @@ def command(
 ) -> None:
     """Join verdicts, latency and size of a run; write report.json, report.md and report.html into it."""
     from qtool.front_door.shipping import report
-    from qtool.report.text_table import text_table
+    from qtool.report.texts.text_table import text_table
 
     result = report(run)
     show(result, as_json, f"{text_table(result)}\n\nreport: {run / 'report.html'}")

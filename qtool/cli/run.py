@@ -25,7 +25,7 @@ def command(
     stage_progress(quiet).note(f"{plan}: checking the plan")
 
     from qtool.front_door.shipping import run
-    from qtool.plan import read_plan
+    from qtool.pipeline.plan import read_plan
     from qtool.records.ship_rule import exit_code, run_verdict
 
     asked = read_plan(plan)

@@ -29,7 +29,8 @@ class Sampling:
 class GenerationRequest:
     """One prompt to continue. `stop_ids` end it and are not part of the output; `stop` are strings searched in the
     decoded output, across token borders: the tokens that complete one are part of the output, so its text must be cut
-    (`qtool.engine.stop.cut_at_stop`). `logprobs` asks for that many alternatives a token (0: chosen token only).
+    (`qtool.engine.scheduling.stop.cut_at_stop`). `logprobs` asks for that many alternatives a token (0: chosen token
+    only).
     `grammar` (of `qtool.engine.grammar`) leaves only tokens that keep the output in its form."""
 
     ids: tuple[int, ...]

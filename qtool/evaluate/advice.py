@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from qtool.evaluate import sequential
-from qtool.evaluate.verdict import Bounds, score
+from qtool.evaluate.verdicts import sequential
+from qtool.evaluate.verdicts.verdict import Bounds, score
 from qtool.records.evaluation import Look
 
 POWER = 0.80

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from qtool.evaluate import scale
 from qtool.evaluate.answers.options import options
 from qtool.evaluate.contract import Metric
+from qtool.evaluate.verdicts import metric_scale
 from qtool.records.evaluation import Comparison, ItemResult, Score
 from qtool.records.task import Item, TaskSpec
 
@@ -28,7 +28,7 @@ def checked(
     """
     if metric.UNIT != "fraction" or metric.DIRECTION != "higher":
         return comparison
-    reason = _reason(scale.score_of(metric_name, metric, before), comparison.margin, chance or 0.0)
+    reason = _reason(metric_scale.score_of(metric_name, metric, before), comparison.margin, chance or 0.0)
     if reason is None:
         return comparison
     return replace(

@@ -9,13 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qtool.errors import MismatchError, NumericError, PlanError
-from qtool.evaluate import agreement, prompts, results, tasks
-from qtool.evaluate.asking import Asked, Work, ask, context_of, differs_in, timing_of, work_on
-from qtool.evaluate.conclude import conclude
-from qtool.evaluate.contract import Question
-from qtool.evaluate.floor import MOST_ITEMS, measure_floor, read_floor, write_floor
-from qtool.evaluate.metrics import load_metric
-from qtool.evaluate.model import (
+from qtool.evaluate import results
+from qtool.evaluate.asking import agreement
+from qtool.evaluate.asking.model import (
     DEFAULTS,
     Opener,
     SayingNotes,
@@ -27,8 +23,14 @@ from qtool.evaluate.model import (
     refuse_other_base,
     settled,
 )
-from qtool.evaluate.rounding import measure_noise, read_noise, write_noise
+from qtool.evaluate.asking.noise_floor import MOST_ITEMS, measure_floor, read_floor, write_floor
+from qtool.evaluate.asking.questions import Asked, Work, ask, context_of, differs_in, timing_of, work_on
+from qtool.evaluate.asking.rounding_noise import measure_noise, read_noise, write_noise
+from qtool.evaluate.contract import Question
+from qtool.evaluate.items import prompts, tasks
+from qtool.evaluate.metrics import load_metric
 from qtool.evaluate.scorers import load_scorer
+from qtool.evaluate.verdicts.conclude import conclude
 from qtool.models.checkpoint import open_checkpoint
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation, ItemResult

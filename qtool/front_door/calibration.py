@@ -10,7 +10,7 @@ from qtool.records.calibration import Calibration
 from qtool.records.plan import CalibrationSettings
 
 if TYPE_CHECKING:
-    from qtool.calibrate.shards import Shard
+    from qtool.calibrate.passes.shards import Shard
     from qtool.records.sweep import Sweep
 
 DEFAULT_OBSERVERS = CalibrationSettings().observers
@@ -84,7 +84,7 @@ def calibrate_shard(
 
 def merge(shards: Sequence[PathLike], output: PathLike) -> Calibration:
     """Joins all shards of one set to the calibration that one pass over the whole set would have given."""
-    from qtool.calibrate.shards import merge_shards
+    from qtool.calibrate.passes.shards import merge_shards
 
     return merge_shards(tuple(map(Path, shards)), Path(output))
 
@@ -108,8 +108,8 @@ def sweep(
 ) -> "Sweep":
     """Scores every way to choose activation ranges on your tasks and names the layers that hurt."""
     from qtool.models.locate import locate
-    from qtool.pipeline_sweep import OBSERVERS, SweepSettings
-    from qtool.pipeline_sweep import sweep as run
+    from qtool.pipeline.sweep import OBSERVERS, SweepSettings
+    from qtool.pipeline.sweep import sweep as run
 
     settings = SweepSettings(
         calibration=CalibrationSettings(set, sequences, sequence_tokens, seed, tuple(observers or OBSERVERS)),

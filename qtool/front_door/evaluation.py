@@ -8,8 +8,8 @@ from qtool.front_door.paths import PathLike, model_place, optional_path
 from qtool.progress import chosen_progress
 
 if TYPE_CHECKING:
-    from qtool.evaluate.compare import Compared
-    from qtool.evaluate.order import Findings
+    from qtool.evaluate.session import Findings
+    from qtool.evaluate.verdicts.compare import Compared
 
 
 def evaluate(
@@ -36,9 +36,9 @@ def evaluate(
 ) -> "Findings":
     """Asks `variant` (a folder, a reference name, a hub id or a server's URL) every item of `tasks` and scores it; with
     a baseline, `overall` of the result is PASS, FAIL or UNDECIDED."""
-    from qtool.evaluate.model import Settings
-    from qtool.evaluate.order import Findings, Order, fulfil
-    from qtool.evaluate.text import render
+    from qtool.evaluate.asking.model import Settings
+    from qtool.evaluate.session import Findings, Order, fulfil
+    from qtool.evaluate.terminal_text import render
     from qtool.models.locate import locate
     from qtool.records.presentation import present
 
@@ -81,7 +81,7 @@ def compare(
 ) -> "Compared":
     """Compares two finished evaluations, ours or those of lm-eval, nel or inspect_ai, item by item; with `export`, ours
     are also written to `output` in the form of one of these."""
-    from qtool.evaluate.compare import compare as run
+    from qtool.evaluate.verdicts.compare import compare as run
 
     found = run(Path(baseline), Path(variant), margin_points=margin, metric=metric, log_filter=filter)
     if export is not None:

@@ -10,7 +10,7 @@ from qtool.records.presentation import Presented
 from qtool.records.variant import Recipe
 
 if TYPE_CHECKING:
-    from qtool.pipeline_sensitivity import TaskSensitivity
+    from qtool.pipeline.sensitivity import TaskSensitivity
     from qtool.records.sensitivity import Sensitivity
 
 
@@ -27,8 +27,8 @@ class LayerSensitivity(Presented):
 
     def table(self) -> str:
         """A line a layer, the one that costs most alone first."""
-        from qtool.pipeline_sensitivity import task_text
-        from qtool.quantize.sensitivity import sensitivity_text
+        from qtool.pipeline.sensitivity import task_text
+        from qtool.quantize.request.sensitivity import sensitivity_text
 
         text = sensitivity_text(self.kl) if self.task is None else task_text(self.task)
         if self.overrides is None:
@@ -53,9 +53,9 @@ def sensitivity(
     """Scores each layer by what the model loses when it alone is rounded, and when it alone is kept."""
     from qtool.errors import UsageError
     from qtool.models.locate import locate
-    from qtool.quantize.mixed import choose_overrides
-    from qtool.quantize.order import measuring_rows
-    from qtool.quantize.sensitivity import measure
+    from qtool.quantize.request.mixed import choose_overrides
+    from qtool.quantize.request.prepare import measuring_rows
+    from qtool.quantize.request.sensitivity import measure
     from qtool.store.codec import decode
     from qtool.store.run_directory import locked, write_record
 
@@ -70,7 +70,7 @@ def sensitivity(
         with locked(place.parent / f".{place.name}.sensitivity.lock", holds=str(place)):
             found = measure(base, recipe, rows, progress=progress, kept=place / "kl.trials.jsonl")
     else:
-        from qtool.pipeline_sensitivity import TaskTrials, measure_task
+        from qtool.pipeline.sensitivity import TaskTrials, measure_task
 
         scored = measure_task(TaskTrials(base, recipe, task, items, place), rows, progress=progress)
         found = scored.kl

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from qtool.data.lint import Lint
     from qtool.kernels.probe import Capabilities
     from qtool.kernels.timing import KernelTime
-    from qtool.report.folder import Described
+    from qtool.report.texts.folder import Described
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Diagnosis:
 
 def show(folder: PathLike) -> "Described":
     """What a folder is and how it was made: `.record`, and the same as `.text`."""
-    from qtool.report.folder import describe
+    from qtool.report.texts.folder import describe
 
     return describe(Path(folder))
 
@@ -89,7 +89,7 @@ def doctor(*, kernels: bool = False, size: int = 2048, compile_all: bool = False
     if size % 128:
         raise UsageError(f"--size {size}: must be a multiple of 128")
     if compile_all:
-        from qtool.kernels.native_build import build_every_level
+        from qtool.kernels.cpu.native_build import build_every_level
 
         build_every_level()
     found = capabilities()
@@ -98,7 +98,7 @@ def doctor(*, kernels: bool = False, size: int = 2048, compile_all: bool = False
         import torch
 
         from qtool.kernels.timing import time_kernels
-        from qtool.models.device import choose_dtype
+        from qtool.machine.device import choose_dtype
 
         device = torch.device(found.device)
         times = time_kernels(size, device=device, dtype=choose_dtype("auto", {"dtype": "bfloat16"}, device))

@@ -31,7 +31,7 @@ _SCHEMES = {
 def descriptions(kind: str) -> dict[str, str]:
     """Each name of one `kind` with a line on what it is."""
     from qtool import reference
-    from qtool.quantize.recipe import SCHEMES
+    from qtool.quantize.request.recipe import SCHEMES
     from qtool.store.shipped import evals_folder, sets_folder
 
     if kind in PLUGINS:
@@ -73,14 +73,14 @@ def documentation(kind: str, name: str) -> str:
 
 
 def _task(name: str) -> str:
-    from qtool.evaluate.describe import describe
-    from qtool.evaluate.tasks import load_task
+    from qtool.evaluate.items.describe import describe
+    from qtool.evaluate.items.tasks import load_task
 
     return describe(load_task(name))
 
 
 def _scheme(name: str) -> str:
-    from qtool.quantize.recipe import SCHEMES
+    from qtool.quantize.request.recipe import SCHEMES
 
     if name not in SCHEMES:
         raise UnknownName("scheme", name, SCHEMES)

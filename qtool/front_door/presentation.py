@@ -24,10 +24,10 @@ def _written_by(function: str) -> Any:
 
 def register() -> None:
     """Tells every main record how its table is written."""
-    present(Bundle, _written_by("qtool.report.folder.bundle_text"))
-    present(Calibration, _written_by("qtool.report.calibration_text.calibration_text"))
+    present(Bundle, _written_by("qtool.report.texts.folder.bundle_text"))
+    present(Calibration, _written_by("qtool.report.texts.calibration_text.calibration_text"))
     present(Estimate, _written_by("qtool.report.estimate_text.estimate_text"))
     present(LatencyProfile, lambda profile: str(_written_by("qtool.latency.summary.text")((profile,))))
-    present(Report, _written_by("qtool.report.text_table.text_table"))
-    present(Sweep, _written_by("qtool.pipeline_sweep.sweep_text"))
-    present(Variant, _written_by("qtool.report.variant_text.variant_text"))
+    present(Report, _written_by("qtool.report.texts.text_table.text_table"))
+    present(Sweep, _written_by("qtool.pipeline.sweep.sweep_text"))
+    present(Variant, _written_by("qtool.report.texts.variant_text.variant_text"))

@@ -9,7 +9,7 @@ from qtool.progress import Progress, chosen_progress
 from qtool.records.variant import Recipe, Variant
 
 if TYPE_CHECKING:
-    from qtool.quantize.convert import Conversion
+    from qtool.quantize.output.conversion import Conversion
     from qtool.records.estimate import Estimate
 
 
@@ -95,7 +95,7 @@ def estimate(
 ) -> "Estimate | None":
     """What `quantize` would cost, from one block that is really made; None for a method that takes the model whole."""
     from qtool.models.locate import locate
-    from qtool.quantize.estimate import estimate as run
+    from qtool.quantize.request.estimate import estimate as run
 
     progress, folder = chosen_progress(quiet), locate(str(model))
     fields = recipe_fields(
@@ -124,7 +124,7 @@ def import_variant(
 ) -> Variant:
     """Imports an existing quantized checkpoint as a variant; reads every tensor and refuses unknown formats."""
     from qtool.models.locate import locate
-    from qtool.quantize.importing import import_variant as run
+    from qtool.quantize.output.importing import import_variant as run
 
     return run(
         locate(str(checkpoint)),
@@ -148,7 +148,7 @@ def convert(
     """Writes a variant as a file for another program; codes and scales are copied, no weight is rounded again."""
     from qtool.errors import UnknownName
     from qtool.models.locate import locate
-    from qtool.quantize.convert import convert as write
+    from qtool.quantize.output.conversion import convert as write
 
     if to != "gguf":
         raise UnknownName("file format", to, ["gguf"])
@@ -178,7 +178,7 @@ def recipe_fields(
     options: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     """The recipe as it is decoded: with the same checks and the same errors as one of a plan file."""
-    from qtool.quantize.recipe import skipped_layers
+    from qtool.quantize.request.recipe import skipped_layers
 
     return {
         "scheme": scheme,
@@ -197,7 +197,7 @@ def check_names(fields: dict[str, Any]) -> None:
     """Refuses what no model can make right, before anything heavy is imported."""
     from qtool import catalog
     from qtool.errors import UnknownName
-    from qtool.quantize.recipe import METHODS
+    from qtool.quantize.request.recipe import METHODS
     from qtool.store.codec import decode
 
     decode(Recipe, fields, source="qtool quantize")
@@ -209,7 +209,7 @@ def check_names(fields: dict[str, Any]) -> None:
 def chosen_recipe(fields: dict[str, Any], group_size: int | None, folder: Path, progress: Progress) -> Recipe:
     """The recipe of `fields`; where no group size is given, four bits take the widest that divides every layer."""
     from qtool.models.architecture import describe
-    from qtool.quantize.recipe import widest_group
+    from qtool.quantize.request.recipe import widest_group
     from qtool.store.codec import decode
 
     recipe = decode(Recipe, fields | {"group_size": -1 if group_size is None else group_size}, source="qtool quantize")

@@ -20,19 +20,19 @@ def run(
 ) -> Report:
     """Carries out a plan, a file or a record, in the folder `output` (runs/<name of the plan>): calibrates, quantizes,
     evaluates, times, reports and bundles. Resumes, and skips what is unchanged."""
-    from qtool import pipeline
-    from qtool.plan import read_plan
+    from qtool.pipeline import stages
+    from qtool.pipeline.plan import read_plan
 
     asked = plan if isinstance(plan, Plan) else read_plan(Path(plan))
     folder = optional_path(output) or Path("runs") / asked.name
-    return pipeline.run(asked, folder, progress=chosen_progress(quiet), command=_command(), limit=items)
+    return stages.run(asked, folder, progress=chosen_progress(quiet), command=_command(), limit=items)
 
 
 def demo(*, output: PathLike = Path("runs/demo"), items: int | None = None, quiet: bool = False) -> Report:
     """Runs the shipped demo plan on a bundled reference model."""
     from importlib.resources import as_file, files
 
-    from qtool.plan import read_plan
+    from qtool.pipeline.plan import read_plan
 
     with as_file(files("qtool.reference") / "demo.toml") as path:
         plan = read_plan(path)

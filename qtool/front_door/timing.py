@@ -179,9 +179,9 @@ def task_lengths(task: str, named: Mapping[str, Path]) -> tuple[int, int]:
     import statistics
 
     from qtool.errors import UsageError
-    from qtool.evaluate.language import load_language
-    from qtool.evaluate.prompts import questions
-    from qtool.evaluate.tasks import load_items, load_shots, load_task
+    from qtool.evaluate.asking.language import load_language
+    from qtool.evaluate.items.prompts import questions
+    from qtool.evaluate.items.tasks import load_items, load_shots, load_task
     from qtool.models.locate import is_url
     from qtool.models.tokenizer import has_chat_template
 

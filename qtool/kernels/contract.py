@@ -4,7 +4,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-from qtool.models.stored_weights import StoredWeight
+from qtool.formats.stored_weights import StoredWeight
 
 QuantizedWeight = StoredWeight
 

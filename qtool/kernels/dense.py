@@ -5,10 +5,10 @@ import functools
 import torch
 from torch import Tensor
 
-from qtool.kernels import native_cpu
-from qtool.kernels.native_cpu import NativeKernel
-from qtool.kernels.native_many import MANY, measured_faster
-from qtool.models.device import has_bfloat16
+from qtool.kernels.cpu import native_cpu
+from qtool.kernels.cpu.native_cpu import NativeKernel
+from qtool.kernels.cpu.native_many import MANY, measured_faster
+from qtool.machine.device import has_bfloat16
 
 COMPILED = 1 << 16  # scalars from which a weight of bfloat16 numbers is multiplied as that, whatever it is computed in
 LARGE = 1 << 20  # weights of fewer scalars stay in cache, where prepacking only adds oneDNN's own overhead

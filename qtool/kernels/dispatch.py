@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import torch
 
-from qtool.kernels import int4_cpu, int8_cpu, native_cpu, native_many
 from qtool.kernels.contract import Activations, Kernel, QuantizedWeight
+from qtool.kernels.cpu import int4_cpu, int8_cpu, native_cpu, native_many
 from qtool.kernels.tiles import TileKernel
 
 
@@ -46,7 +46,7 @@ def choose_kernel(weight: QuantizedWeight, activations: Activations, *, device: 
             small = weight.codes.numel() <= _SMALL and int8_cpu.onednn_products().inexact
             return int8_cpu.SmallInt8Kernel(weight, activations) if small else int8_cpu.Int8Kernel(weight, activations)
     if device.type == "cuda":
-        from qtool.kernels.cuda import choose_cuda_kernel
+        from qtool.kernels.gpu.cuda import choose_cuda_kernel
 
         return choose_cuda_kernel(weight, activations)
     return TileKernel(weight, activations)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
-from qtool.kernels import int4_cpu, int8_cpu, native_cpu
+from qtool.formats.stored_weights import StoredWeight
+from qtool.kernels.cpu import int4_cpu, int8_cpu, native_cpu
+from qtool.kernels.cpu.levels import FORCED
+from qtool.kernels.cpu.native_build import SWITCH, native
 from qtool.kernels.dense import prepack_works
 from qtool.kernels.dispatch import choose_kernel, crossovers
-from qtool.kernels.levels import FORCED
-from qtool.kernels.native_build import SWITCH, native
-from qtool.models.device import choose_device, hardware, has_bfloat16
-from qtool.models.stored_weights import StoredWeight
+from qtool.machine.device import choose_device, hardware, has_bfloat16
 
 _PACKAGES = (
     "torch",

@@ -9,10 +9,10 @@ from qtool.engine.load import open_engine
 from qtool.errors import UsageError
 from qtool.latency.bench_serve import bench_serve
 from qtool.latency.cold_start import ColdStart, Trial, cold_start
-from qtool.latency.machine import load_average, machine_state, measured_bandwidth
 from qtool.latency.roofline import bandwidth_share, step_bytes
 from qtool.latency.rounds import Subject, label, requests_at, time_level
 from qtool.latency.timing import Limits, Load, summarize
+from qtool.machine.state import load_average, machine_state, measured_bandwidth
 from qtool.models.locate import is_url
 from qtool.progress import Progress
 from qtool.records.latency import LatencyProfile

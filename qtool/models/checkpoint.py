@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from qtool.errors import ModelError, NumericError, StoreError
+from qtool.formats.safetensors_header import StoredTensor, read_header
 from qtool.models.gguf_note import GGUF_NOTE
-from qtool.models.safetensors_header import StoredTensor, read_header
 from qtool.records.model import ModelIdentity
 from qtool.store.codec import read_json_object
 from qtool.store.digest import folder_digest

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from qtool.errors import ModelError
+from qtool.formats.tensor_names import StoredNames, open_as_used
 from qtool.models.checkpoint import Checkpoint
 from qtool.models.skeleton import empty_model
-from qtool.models.stored_names import StoredNames, open_as_used
 from qtool.models.unfolded import unfold
 
 _PREFIXES = ("_orig_mod.", "module.", "base_model.model.")  # torch.compile, DataParallel, peft

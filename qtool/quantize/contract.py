@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from qtool.models.stored_weights import StoredWeight
+from qtool.formats.stored_weights import StoredWeight
 from qtool.progress import Progress
 from qtool.records.variant import LedgerRow, Recipe, Verification
 

@@ -9,23 +9,23 @@ from pathlib import Path
 
 from qtool import __version__
 from qtool.errors import QtoolError, StoreError
+from qtool.machine.device import choose_device
+from qtool.machine.peak_memory import reset_peak
 from qtool.models.architecture import LinearLayer
 from qtool.models.checkpoint import open_checkpoint
-from qtool.models.device import choose_device
 from qtool.progress import Progress
+from qtool.quantize.blocks.finished_parts import Parts
+from qtool.quantize.blocks.layerwise import PROPAGATE, PROPAGATE_DEFAULT
+from qtool.quantize.blocks.sequential import Job, measure_outcome, quantize_blocks
 from qtool.quantize.contract import FolderWork
-from qtool.quantize.folder import MANIFEST, Made, manifest_of, write_beside
-from qtool.quantize.formats import layer_bytes, scale_dtype
-from qtool.quantize.layerwise import PROPAGATE, PROPAGATE_DEFAULT
-from qtool.quantize.ledger import enforce, kept_row, stack_row
-from qtool.quantize.lint import emulated_here
-from qtool.quantize.memory import reset_peak
-from qtool.quantize.notes import notes_of
-from qtool.quantize.order import Order, prepare, with_dynamic_inputs
-from qtool.quantize.parts import Parts
-from qtool.quantize.recipe import option
-from qtool.quantize.sequential import Job, measure_outcome, quantize_blocks
-from qtool.quantize.verify import Expected, prompts_of, verify
+from qtool.quantize.output.folder import MANIFEST, Made, manifest_of, write_beside
+from qtool.quantize.output.layouts import layer_bytes, scale_dtype
+from qtool.quantize.output.ledger import enforce, kept_row, stack_row
+from qtool.quantize.output.lint import emulated_here
+from qtool.quantize.output.notes import notes_of
+from qtool.quantize.output.verify import Expected, prompts_of, verify
+from qtool.quantize.request.prepare import Order, prepare, with_dynamic_inputs
+from qtool.quantize.request.recipe import option
 from qtool.records.unverified import refuse_unverified
 from qtool.records.variant import LedgerRow, Recipe, Variant
 from qtool.store.digest import record_digest

@@ -7,8 +7,8 @@ from qtool.records.plan import Budget
 from qtool.records.report import Recommendation, ReportRow
 from qtool.records.unverified import problem_of
 from qtool.report.judge import worst_margin_use
-from qtool.report.numbers import bytes_text, difference_text, margin_text, median, ms_text, quantile, speed_span
 from qtool.report.pareto import front
+from qtool.report.texts.numbers import bytes_text, difference_text, margin_text, median, ms_text, quantile, speed_span
 
 
 def on_front(rows: Sequence[ReportRow], critical: tuple[str, ...]) -> tuple[bool, ...]:

@@ -3,7 +3,7 @@
 import math
 
 from qtool.records.estimate import Estimate
-from qtool.report.numbers import bytes_text
+from qtool.report.texts.numbers import bytes_text
 
 
 def estimate_text(found: Estimate) -> str:

@@ -7,8 +7,9 @@ from markupsafe import Markup
 
 from qtool.records.evaluation import Evaluation
 from qtool.records.report import Report
-from qtool.report import certificate, numbers, plot, views
+from qtool.report.drawing import certificate, plot
 from qtool.report.judge import margin_use
+from qtool.report.texts import numbers, views
 
 _QUANTILES = (0.5, 0.9, 0.95, 0.99)
 

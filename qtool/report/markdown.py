@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from qtool.records.report import Report, ReportRow
-from qtool.report.certificate import headline, markdown_rows
-from qtool.report.numbers import (
+from qtool.report.drawing.certificate import headline, markdown_rows
+from qtool.report.texts.numbers import (
     bytes_text,
     difference_text,
     interval_text,
@@ -14,7 +14,7 @@ from qtool.report.numbers import (
     quantile_text,
     score_text,
 )
-from qtool.report.views import (
+from qtool.report.texts.views import (
     bound_levels,
     churn_text,
     environment,

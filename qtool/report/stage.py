@@ -14,7 +14,7 @@ from qtool.report.choose import on_front, recommend, rejections
 from qtool.report.html import page
 from qtool.report.join import Joined, critical_tasks, join
 from qtool.report.markdown import document
-from qtool.report.numbers import median
+from qtool.report.texts.numbers import median
 from qtool.store.run_directory import write_record, write_text
 
 FORMAT_VERSION = 1

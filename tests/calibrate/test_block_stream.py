@@ -6,8 +6,8 @@ import pytest
 import small_architectures as architectures
 import torch
 
-from qtool.calibrate.stream import BlockStream
 from qtool.models.skeleton import load_base
+from qtool.streaming.block_stream import BlockStream
 
 CPU = torch.device("cpu")
 

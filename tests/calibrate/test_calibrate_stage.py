@@ -13,10 +13,9 @@ import small_architectures
 import torch
 from tiny_model import make_tiny_llama
 
-from qtool.calibrate.activations import Activations
-from qtool.calibrate.shards import merge_shards
+from qtool.calibrate.passes.shards import merge_shards
 from qtool.calibrate.stage import Machine, calibrate, calibrate_shard
-from qtool.calibrate.stored_tensors import StoredTensors
+from qtool.calibrate.statistics.activations import Activations
 from qtool.errors import DataError, MismatchError, NumericError, StoreError, UnknownName, UsageError
 from qtool.models.skeleton import load_base
 from qtool.progress import Advance, Silent
@@ -31,6 +30,7 @@ from qtool.store.ranges_file import (
     read_ranges,
     read_sequences,
 )
+from qtool.streaming.stored_tensors import StoredTensors
 
 ALL = (
     "absmax",

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from tiny_model import make_tiny_llama
 
-from qtool.calibrate.channels import dead_channels, effective_rank, outlier_channels, tail_index
-from qtool.calibrate.likeness import ALARM_RATE, closeness, likeness
 from qtool.calibrate.stage import calibrate
-from qtool.calibrate.statistics import (
+from qtool.calibrate.statistics.channels import dead_channels, effective_rank, outlier_channels, tail_index
+from qtool.calibrate.statistics.inputs import (
     ChannelSums,
     Group,
     GroupCounts,
@@ -21,6 +20,7 @@ from qtool.calibrate.statistics import (
     no_channels,
     smallest_draws,
 )
+from qtool.calibrate.statistics.likeness import ALARM_RATE, closeness, likeness
 from qtool.errors import MismatchError
 from qtool.progress import Silent
 from qtool.records.calibration import Calibration

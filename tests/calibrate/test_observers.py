@@ -9,7 +9,7 @@ from test_log2_histogram import heavy_tailed, histogram_of
 from qtool import catalog
 from qtool.calibrate.observe import PACKAGE, Seen, check_columns, kept_for, observe, parse
 from qtool.calibrate.observers import entropy
-from qtool.calibrate.statistics import Kept, NothingObserved
+from qtool.calibrate.statistics.inputs import Kept, NothingObserved
 from qtool.errors import UnknownName, UsageError
 from qtool.records.histogram import empty, merge
 

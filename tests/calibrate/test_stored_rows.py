@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qtool.calibrate.groups import draw_tokens
-from qtool.calibrate.statistics import SAMPLED_TOKENS
-from qtool.calibrate.stored_rows import store_rows
+from qtool.calibrate.passes.stored_rows import store_rows
+from qtool.calibrate.statistics.groups import draw_tokens
+from qtool.calibrate.statistics.inputs import SAMPLED_TOKENS
 from qtool.data.sequences import TokenSequence
 from qtool.errors import StoreError
 

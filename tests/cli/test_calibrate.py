@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from qtool.cli.calibrate import app
 from qtool.errors import UnknownName
-from qtool.report.calibration_text import calibration_text
+from qtool.report.texts.calibration_text import calibration_text
 from qtool.store.ranges_file import read_calibration
 
 RUNNER = CliRunner()

@@ -12,9 +12,9 @@ from qtool.cli.app import app
 from qtool.errors import StoreError
 from qtool.records.calibration import Calibration
 from qtool.records.variant import Variant
-from qtool.report.folder import describe
 from qtool.report.stage import report
-from qtool.report.variant_text import variant_text
+from qtool.report.texts.folder import describe
+from qtool.report.texts.variant_text import variant_text
 from qtool.store.codec import read_json
 from qtool.store.run_directory import write_record
 

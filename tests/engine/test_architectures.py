@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from qtool.engine.attention import UnsupportedAttention
 from qtool.engine.contract import GenerationRequest, ScoreRequest
 from qtool.engine.drive import generate
+from qtool.engine.layers.attention import UnsupportedAttention
+from qtool.engine.layers.own_forward import feed, whole_pass
 from qtool.engine.load import open_engine
-from qtool.engine.own_forward import feed, whole_pass
 from tests.engine.small_models import CONFIGS, VOCABULARY, WHOLE, make_engine, make_model
 
 

@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 import torch
 
-from qtool.engine import compiled, feed
-from qtool.engine.compiled import CompiledDecoder, NotCompiled
 from qtool.engine.contract import GenerationRequest
 from qtool.engine.drive import generate
-from qtool.engine.network import Network
-from qtool.engine.ragged import Row, plan_step
-from qtool.engine.slots import KeyValueSlots
-from qtool.engine.weights import load_model
-from qtool.kernels import native_cpu
+from qtool.engine.layers import compiled
+from qtool.engine.layers.compiled import CompiledDecoder, NotCompiled
+from qtool.engine.layers.network import Network
+from qtool.engine.layers.weights import load_model
+from qtool.engine.scheduling import forward_inputs
+from qtool.engine.scheduling.ragged import Row, plan_step
+from qtool.engine.scheduling.slots import KeyValueSlots
+from qtool.kernels.cpu import native_cpu
 from qtool.progress import Silent
 from qtool.quantize.stage import quantize
 from qtool.records.variant import Recipe
@@ -155,7 +156,7 @@ def test_answers_are_those_without_it_also_while_prompts_join(monkeypatch: pytes
     engine = make_engine(make_model(), slots=3)
     assert engine._scheduler.feeder.compiled is not None
     found = [generation.ids for generation in generate(engine, requests)]
-    monkeypatch.setattr(feed, "compiled_decoder", lambda *given: NotCompiled("not now"))
+    monkeypatch.setattr(forward_inputs, "compiled_decoder", lambda *given: NotCompiled("not now"))
     assert found == [generation.ids for generation in generate(make_engine(make_model(), slots=3), requests)]
 
 

@@ -7,9 +7,9 @@ import torch
 
 from qtool.engine.contract import GenerationRequest
 from qtool.engine.drive import generate
-from qtool.engine.graphs import GraphedDecoder, batch_bucket, fill, length_bucket, static_decode
-from qtool.engine.ragged import Row, plan_step
-from qtool.engine.slots import KeyValueSlots
+from qtool.engine.scheduling.graphs import GraphedDecoder, batch_bucket, fill, length_bucket, static_decode
+from qtool.engine.scheduling.ragged import Row, plan_step
+from qtool.engine.scheduling.slots import KeyValueSlots
 from tests.engine.small_models import make_engine, make_model
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies
 
 from qtool.engine.contract import Generation, GenerationRequest, Sampling
 from qtool.engine.drive import generate
-from qtool.kernels import native_cpu
+from qtool.kernels.cpu import native_cpu
 from tests.engine.small_models import VOCABULARY, make_engine, make_model
 
 ids = strategies.integers(3, VOCABULARY - 1)

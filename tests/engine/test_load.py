@@ -11,15 +11,15 @@ from safetensors.torch import save_file
 
 from qtool.engine.contract import GenerationRequest, ScoreRequest
 from qtool.engine.drive import generate
+from qtool.engine.layers.weights import load_model
 from qtool.engine.load import open_engine
-from qtool.engine.weights import load_model
 from qtool.errors import CapacityError, ModelError, UnknownName
-from qtool.kernels import native_cpu
+from qtool.formats.stored_format import read_weight, stored_formats
+from qtool.formats.stored_weights import dequantize
+from qtool.kernels.cpu import native_cpu
 from qtool.models.architecture import describe
 from qtool.models.checkpoint import open_checkpoint
 from qtool.models.skeleton import load_base
-from qtool.models.stored_format import read_weight, stored_formats
-from qtool.models.stored_weights import dequantize
 from qtool.progress import Silent
 from qtool.quantize.stage import quantize
 from qtool.records.variant import Recipe
@@ -141,7 +141,8 @@ def test_a_truncated_shard_is_refused(base: Path, tmp_path: Path) -> None:
 
 
 def test_too_large_a_model_is_refused_before_it_is_read(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from qtool.engine import memory, weights
+    from qtool.engine.layers import weights
+    from qtool.engine.scheduling import memory
 
     monkeypatch.setattr(memory, "available_bytes", lambda device: 1 << 20)
     for reader in ("load_base", "empty_model"):

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from qtool.engine import memory
+from qtool.engine.layers.weights import load_model, resident_bytes
 from qtool.engine.load import open_engine
-from qtool.engine.weights import load_model, resident_bytes
+from qtool.engine.scheduling import memory
 from qtool.errors import CapacityError
-from qtool.kernels import native_cpu
+from qtool.kernels.cpu import native_cpu
 from qtool.models.checkpoint import open_checkpoint
 from qtool.progress import Silent
 from qtool.quantize.stage import quantize
@@ -24,7 +24,7 @@ MEASURE = """
 import json, sys
 from pathlib import Path
 import torch
-from qtool.engine.weights import load_model
+from qtool.engine.layers.weights import load_model
 
 def kilobytes(name):
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -111,7 +111,7 @@ import resource, sys
 from pathlib import Path
 import psutil
 from qtool.engine.load import open_engine
-from qtool.engine.weights import load_model
+from qtool.engine.layers.weights import load_model
 from qtool.errors import CapacityError
 used = psutil.Process().memory_info().vms
 resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), resource.RLIM_INFINITY))

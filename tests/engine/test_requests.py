@@ -6,7 +6,7 @@ import pytest
 
 from qtool.engine.contract import GenerationRequest, Sampling, ScoreRequest
 from qtool.engine.drive import generate
-from qtool.engine.stop import StopWatch, cut_at_stop
+from qtool.engine.scheduling.stop import StopWatch, cut_at_stop
 from qtool.errors import RequestError
 from tests.engine.small_models import CONTEXT, VOCABULARY, make_engine, make_model
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from qtool.engine.contract import Sampling
-from qtool.engine.sampler import Chooser, _candidates, choose
+from qtool.engine.scheduling.sampler import Chooser, _candidates, choose
 
 LOGITS = torch.log(torch.tensor([0.05, 0.4, 0.1, 0.3, 0.15]))
 

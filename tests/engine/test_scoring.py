@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from qtool.engine import scoring
 from qtool.engine.contract import ScoreRequest
-from qtool.engine.ragged import Row, plan_step
-from qtool.engine.slots import KeyValueSlots
+from qtool.engine.scheduling import scoring
+from qtool.engine.scheduling.ragged import Row, plan_step
+from qtool.engine.scheduling.slots import KeyValueSlots
 from tests.engine.small_models import CONFIGS, make_engine, make_model
 
 START = tuple(range(3, 27))

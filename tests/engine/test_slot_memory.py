@@ -10,16 +10,16 @@ import torch
 from qtool.engine.backends.qtool import QtoolEngine
 from qtool.engine.contract import GenerationRequest
 from qtool.engine.drive import generate
-from qtool.engine.lazy_memory import LazyZeros
-from qtool.engine.slots import KeyValueSlots, LayerShape
-from qtool.engine.weights import LoadedModel
+from qtool.engine.layers.weights import LoadedModel
+from qtool.engine.scheduling.lazy_memory import LazyZeros
+from qtool.engine.scheduling.slots import KeyValueSlots, LayerShape
 from tests.engine.small_models import make_engine, make_model
 
 MEASURE = """
 import re
 from pathlib import Path
 import torch
-from qtool.engine.slots import KeyValueSlots, LayerShape
+from qtool.engine.scheduling.slots import KeyValueSlots, LayerShape
 
 def megabytes(name):
     return int(re.search(name + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024

@@ -8,7 +8,7 @@ import pytest
 
 from qtool.errors import DataError, MismatchError, PlanError
 from qtool.evaluate import results
-from qtool.evaluate.compare import compare, render
+from qtool.evaluate.verdicts.compare import compare, render
 from tests.evaluate.test_stage import right, run, wrong_when
 from tests.evaluate.workshop import Workshop
 

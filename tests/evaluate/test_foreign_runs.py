@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from qtool.errors import DataError, PlanError
-from qtool.evaluate.compare import compare, read_side
 from qtool.evaluate.export import FORMS, export
+from qtool.evaluate.verdicts.compare import compare, read_side
 from tests.evaluate.test_stage import right, run, wrong_when
 from tests.evaluate.workshop import Workshop
 

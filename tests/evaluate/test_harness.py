@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from qtool.errors import PlanError, UnknownName
-from qtool.evaluate.compare import compare
-from qtool.evaluate.order import Order, fulfil
+from qtool.evaluate.session import Order, fulfil
+from qtool.evaluate.verdicts.compare import compare
 from qtool.progress import Silent
 from tests.evaluate.workshop import Workshop
 

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from qtool import catalog
-from qtool.evaluate import agreement, extract, faults, forecast, ledger
+from qtool.evaluate.asking import agreement, forecast
 from qtool.evaluate.contract import Answer, Context, Question
+from qtool.evaluate.items import extract
+from qtool.evaluate.items.tasks import load_task
 from qtool.evaluate.scorers import choice, generation, rolling
-from qtool.evaluate.tasks import load_task
+from qtool.evaluate.verdicts import faults, flips
 from qtool.records.evaluation import ItemResult
 from qtool.records.rounding_noise import RoundingNoise
 from qtool.records.task import Item
@@ -124,18 +126,18 @@ def test_a_loop_is_a_short_passage_again_and_again(text: str, looping: bool) -> 
 def test_the_ledger_tells_kinds_places_and_first_wrong_steps() -> None:
     before = [row("a", 1, (5, 6), (2.0, 3.0)), row("b", 0, (5,), (1.0,)), row("c", 0, (5,), (1.0,))]
     after = [row("a", 0, (5, 7), (2.0, 0.5)), row("b", 1, (6,), (1.0,)), row("c", 0, (8,), (0.4,))]
-    found = ledger.flips(before, after, perfect=1.0)
+    found = flips.flips(before, after, perfect=1.0)
     assert [flip.kind for flip in found] == ["harmful", "beneficial", "wrong to other wrong"]
     assert (found[0].token, found[0].baseline_margin, found[0].variant_margin) == (1, 3.0, 0.5)
     item = Item(id="a", fields=(), answer=" 1 + 1 = 2\n2 + 2 = 4\n4", target="4")
     wrong = row("a", 0, (1,), (1.0,), output=" 1 + 1 = 2\n2 + 2 = 5\n5", notes=(("error", "digits"),))
-    counted = {each.name: dict(each.counts) for each in ledger.breakdowns([item], [wrong], found)}
+    counted = {each.name: dict(each.counts) for each in flips.breakdowns([item], [wrong], found)}
     assert counted["answers by first wrong step"] == {"2": 1}
     assert counted["answers by error"] == {"digits": 1}
 
 
 def test_an_answer_that_only_stops_earlier_differs_where_it_stops() -> None:
-    found = ledger.flips([row("a", 1, (5, 6), (1.0, 1.0))], [row("a", 0, (5,), (1.0,))], perfect=1.0)
+    found = flips.flips([row("a", 1, (5, 6), (1.0, 1.0))], [row("a", 0, (5,), (1.0,))], perfect=1.0)
     assert (found[0].token, found[0].baseline_margin, found[0].variant_margin) == (1, 1.0, None)
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from qtool.errors import MismatchError, PlanError
-from qtool.evaluate import order as order_module
-from qtool.evaluate.model import Settings
-from qtool.evaluate.order import Order, default_output, fulfil
-from qtool.evaluate.text import render
+from qtool.evaluate import session as order_module
+from qtool.evaluate.asking.model import Settings
+from qtool.evaluate.session import Order, default_output, fulfil
+from qtool.evaluate.terminal_text import render
 from qtool.progress import Silent
 from tests.evaluate.workshop import Workshop
 

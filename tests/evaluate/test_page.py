@@ -3,16 +3,17 @@
 import tomllib
 from pathlib import Path
 
-from qtool.evaluate import advice, tasks
-from qtool.evaluate.describe import table
-from qtool.evaluate.floor import MOST_ITEMS
-from qtool.evaluate.forced import NEAR_TIE_NATS
+from qtool.evaluate import advice
+from qtool.evaluate.asking.noise_floor import MOST_ITEMS
+from qtool.evaluate.asking.teacher_forcing import NEAR_TIE_NATS
+from qtool.evaluate.items import tasks
+from qtool.evaluate.items.describe import table
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_tasks_is_the_folder_of_tasks() -> None:
-    assert table() in PAGE, "put the output of qtool.evaluate.describe.table() there"
+    assert table() in PAGE, "put the output of qtool.evaluate.items.describe.table() there"
 
 
 def test_the_task_of_ones_own_is_one(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from qtool.evaluate import power, tasks, verdict
-from qtool.evaluate.pooled import pool, sentence
+from qtool.evaluate.items import tasks
+from qtool.evaluate.verdicts import power, verdict
+from qtool.evaluate.verdicts.pooled import pool, sentence
 from qtool.records.evaluation import Churn, Comparison, Interval, Score
 
 

@@ -8,12 +8,13 @@ from fractions import Fraction
 import pytest
 
 from qtool.errors import DataError
-from qtool.evaluate import extract, faults
 from qtool.evaluate.answers import number as numbers
 from qtool.evaluate.contract import Answer
+from qtool.evaluate.items import extract
+from qtool.evaluate.items.rows import to_items
+from qtool.evaluate.items.tasks import load_task
 from qtool.evaluate.metrics import load_metric
-from qtool.evaluate.rows import to_items
-from qtool.evaluate.tasks import load_task
+from qtool.evaluate.verdicts import faults
 from qtool.records.task import Item, TaskSpec
 from tests.evaluate.read_code import BODIES, NO_PROGRAM, OBJECTS, PROGRAMS
 from tests.evaluate.read_numbers import NUMBERS, QUESTIONS

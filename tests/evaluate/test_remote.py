@@ -11,10 +11,10 @@ import pytest
 
 from qtool import reference
 from qtool.errors import CapacityError, UsageError
-from qtool.evaluate.model import Settings, identify
-from qtool.evaluate.order import Order, default_output, fulfil
-from qtool.evaluate.remote import name_of
-from qtool.evaluate.text import render
+from qtool.evaluate.asking.model import Settings, identify
+from qtool.evaluate.asking.remote import name_of
+from qtool.evaluate.session import Order, default_output, fulfil
+from qtool.evaluate.terminal_text import render
 from qtool.progress import Silent
 
 ANSWER = " Paris."

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from qtool.evaluate import advice, bounded, paired, scale, sequential, statistics, verdict
+from qtool.evaluate import advice
 from qtool.evaluate.metrics import load_metric
+from qtool.evaluate.verdicts import bounded, metric_scale, paired, sequential, statistics, verdict
 from qtool.records.evaluation import ItemResult, Look
 
 
@@ -307,9 +308,9 @@ def test_scores_without_spread_keep_an_interval() -> None:
     rows = [
         ItemResult(str(n), "", "", "", "", 1.0, "stop", 1, 1, 1.0, slices=(("subject", str(n % 4)),)) for n in range(40)
     ]
-    graded = scale.score_of("json_fields", load_metric("json_fields"), rows)
+    graded = metric_scale.score_of("json_fields", load_metric("json_fields"), rows)
     assert graded.interval == statistics.wilson(40, 40)
-    clustered = scale.score_of("exact", load_metric("exact"), rows, [row.slices[0][1] for row in rows])
+    clustered = metric_scale.score_of("exact", load_metric("exact"), rows, [row.slices[0][1] for row in rows])
     assert clustered.interval == statistics.wilson(4, 4), "four subjects are four trials"
 
 

@@ -8,11 +8,11 @@ import pytest
 
 from qtool import catalog
 from qtool.errors import DataError, PlanError, UnknownName
-from qtool.evaluate import prompts, tasks
 from qtool.evaluate.contract import Answer
-from qtool.evaluate.describe import describe
+from qtool.evaluate.items import prompts, tasks
+from qtool.evaluate.items.describe import describe
+from qtool.evaluate.items.rows import to_items
 from qtool.evaluate.metrics import load_metric
-from qtool.evaluate.rows import to_items
 from qtool.evaluate.scorers.generation import cut
 from qtool.evaluate.stage import ask_for
 from qtool.records.task import TaskSpec

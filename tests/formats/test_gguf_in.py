@@ -10,7 +10,7 @@ from tiny_model import make_tiny_llama
 from qtool.errors import MismatchError, ModelError
 from qtool.models.locate import locate
 from qtool.progress import Silent
-from qtool.quantize.convert import convert
+from qtool.quantize.output.conversion import convert
 from qtool.quantize.stage import quantize
 from qtool.records.variant import Recipe
 
@@ -34,9 +34,9 @@ def _written(tmp_path: Path, scheme: str = "w4a16") -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("scheme", ["w4a16", "w8a16"])
 def test_a_variant_comes_back_with_its_own_codes(scheme: str, tmp_path: Path, cache: Path) -> None:
+    from qtool.formats.stored_format import read_weight, stored_formats
     from qtool.models.architecture import describe
     from qtool.models.checkpoint import open_checkpoint
-    from qtool.models.stored_format import read_weight, stored_formats
 
     folder, file = _written(tmp_path, scheme)
     back = locate(str(file))
@@ -52,10 +52,10 @@ def test_a_variant_comes_back_with_its_own_codes(scheme: str, tmp_path: Path, ca
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q8_0", "F16", "BF16", "F32"])
 def test_every_number_is_what_the_gguf_package_makes_of_it(kind: str, tmp_path: Path, cache: Path) -> None:
+    from qtool.formats.stored_format import read_weight, stored_formats
+    from qtool.formats.stored_weights import dequantize
     from qtool.models.architecture import describe
     from qtool.models.checkpoint import open_checkpoint
-    from qtool.models.stored_format import read_weight, stored_formats
-    from qtool.models.stored_weights import dequantize
 
     file = _requantized(_written(tmp_path)[1], tmp_path / f"{kind}.gguf", kind)
     back = locate(str(file))
@@ -85,7 +85,7 @@ def test_a_file_answers_as_the_variant_it_was_made_from(tmp_path: Path, cache: P
 @pytest.mark.parametrize(("kind", "scheme"), [("Q4_0", "w4a16"), ("Q5_0", "gguf")])
 def test_an_imported_file_belongs_to_the_base_it_names(kind: str, scheme: str, tmp_path: Path, cache: Path) -> None:
     from qtool.models.checkpoint import identify
-    from qtool.quantize.importing import import_variant
+    from qtool.quantize.output.importing import import_variant
 
     _, file = _written(tmp_path)
     file = _requantized(file, tmp_path / f"{kind}.gguf", kind)

@@ -8,9 +8,9 @@ from gguf_models import merging
 from tiny_model import make_tiny_gpt2, make_tiny_llama, make_tiny_mixtral, make_tiny_qwen_moe, make_tokenizer
 
 from qtool.errors import ModelError, QuantizationError, StoreError
-from qtool.models.stored_weights import StoredWeight
+from qtool.formats.stored_weights import StoredWeight
 from qtool.progress import Silent
-from qtool.quantize.convert import convert
+from qtool.quantize.output.conversion import convert
 from qtool.quantize.stage import quantize
 from qtool.records.variant import Recipe
 

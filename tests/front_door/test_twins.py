@@ -84,7 +84,7 @@ def test_every_command_has_a_function_with_its_options_and_defaults(name: str, c
 
 def test_a_loaded_room_does_not_hide_the_function_of_its_name() -> None:
     code = (
-        "import qtool, qtool.quantize.recipe, qtool.evaluate.tasks\n"
+        "import qtool, qtool.quantize.request.recipe, qtool.evaluate.items.tasks\n"
         "import qtool.report.stage\n"
         "assert all(callable(f) for f in (qtool.quantize, qtool.evaluate, qtool.report))\n"
         "assert sorted(qtool.__all__) == dir(qtool)\n"

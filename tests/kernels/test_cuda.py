@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from qtool.kernels import cuda
+from qtool.formats.stored_weights import dequantize
 from qtool.kernels.contract import QuantizedWeight
+from qtool.kernels.gpu import cuda
 from qtool.kernels.tiles import InputQuantizer
-from qtool.models.stored_weights import dequantize
 
 ROWS = (1, 2, 7, 17, 32, 100)
 
@@ -109,8 +109,8 @@ def test_float8_is_given_what_the_operator_asks_for(activations: str, monkeypatc
 
 INTERPRETED = """
 import torch
-from qtool.kernels.triton_int8 import TritonInt8Kernel
-from qtool.models.stored_weights import StoredWeight, dequantize
+from qtool.kernels.gpu.triton_int8 import TritonInt8Kernel
+from qtool.formats.stored_weights import StoredWeight, dequantize
 
 for rows, columns, group in ((96, 256, 128), (33, 128, -1)):
     stream = torch.Generator().manual_seed(rows)

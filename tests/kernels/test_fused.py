@@ -2,10 +2,10 @@
 
 import torch
 
+from qtool.formats.stored_weights import StoredWeight, dequantize
 from qtool.kernels.dense import DenseKernel
 from qtool.kernels.dispatch import choose_kernel
 from qtool.kernels.fused import SharedProduct, fuse, join, may_be_joined
-from qtool.models.stored_weights import StoredWeight, dequantize
 from tests.kernels.test_products import make_weight
 
 

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from qtool.errors import UsageError
-from qtool.kernels import dense, levels, native_build, native_cpu, native_many
+from qtool.formats.stored_weights import StoredWeight, dequantize
+from qtool.kernels import dense
 from qtool.kernels.contract import Kernel
+from qtool.kernels.cpu import levels, native_build, native_cpu, native_many
+from qtool.kernels.cpu.int4_cpu import Int4Kernel
 from qtool.kernels.dense import DenseKernel
 from qtool.kernels.dispatch import choose_kernel
-from qtool.kernels.int4_cpu import Int4Kernel
 from qtool.kernels.tiles import InputQuantizer
-from qtool.models.stored_weights import StoredWeight, dequantize
 from tests.kernels.test_products import FLOAT32_PATH, make_weight, poisoned_memory  # noqa: F401  (a fixture)
 
 needs_native = pytest.mark.skipif(bool(native_cpu.refusal()), reason=f"not here: {native_cpu.refusal()}")

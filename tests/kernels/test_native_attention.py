@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from qtool.kernels import native_attention, native_cpu
-from qtool.kernels.native_attention import Tokens
+from qtool.kernels.cpu import native_attention, native_cpu
+from qtool.kernels.cpu.native_attention import Tokens
 
 pytestmark = pytest.mark.skipif(bool(native_cpu.refusal()), reason=f"not here: {native_cpu.refusal()}")
 SLOTS, CONTEXT, SCALE = 5, 50, 0.13

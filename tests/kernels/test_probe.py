@@ -2,7 +2,8 @@
 
 import pytest
 
-from qtool.kernels import native_build, native_cpu, probe
+from qtool.kernels import probe
+from qtool.kernels.cpu import native_build, native_cpu
 
 
 def test_compiled_products_are_named_as_used_or_with_the_reason_why_not() -> None:

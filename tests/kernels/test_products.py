@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from qtool.kernels import int4_cpu, int8_cpu
+from qtool.formats.stored_weights import StoredWeight, dequantize
 from qtool.kernels.contract import Activations
+from qtool.kernels.cpu import int4_cpu, int8_cpu
 from qtool.kernels.dense import DenseKernel
 from qtool.kernels.dispatch import choose_kernel
 from qtool.kernels.linear import KernelLinear
 from qtool.kernels.tiles import InputQuantizer, TileKernel
-from qtool.models.stored_weights import StoredWeight, dequantize
 
 CPU = torch.device("cpu")
 SHAPES = ((16, 32), (64, 64), (172, 64), (64, 172), (100, 96), (256, 256), (96, 512))

@@ -8,7 +8,7 @@ import torch
 from benchmarks.tiny_architectures import make
 from qtool.models.completeness import refuse_incomplete_folder
 from qtool.models.skeleton import load_base
-from qtool.quantize.streaming import StreamedModel
+from qtool.quantize.blocks.streaming import StreamedModel
 
 TYPES = (
     *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gemma3", "phi", "phi3", "phimoe"),

@@ -9,12 +9,12 @@ import torch
 from tiny_model import make_tiny_llama
 
 from qtool.errors import ModelError, NumericError, UnknownName
+from qtool.formats.safetensors_header import read_header
+from qtool.formats.stored_format import stored_formats
 from qtool.models.architecture import describe
 from qtool.models.checkpoint import identify, open_checkpoint
 from qtool.models.locate import locate
-from qtool.models.safetensors_header import read_header
 from qtool.models.skeleton import load_base
-from qtool.models.stored_format import stored_formats
 
 
 def test_tensors_are_read_as_they_were_saved(llama: Path) -> None:

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from qtool.errors import ModelError
+from qtool.formats.stored_format import stored_formats
+from qtool.formats.stored_weights import StoredFormat, StoredWeight, decode, dequantize, group_index
 from qtool.models.architecture import describe
 from qtool.models.checkpoint import open_checkpoint
-from qtool.models.stored_format import stored_formats
-from qtool.models.stored_weights import StoredFormat, StoredWeight, decode, dequantize, group_index
 
 
 def pack_along_last(codes: np.ndarray, bits: int) -> torch.Tensor:

@@ -8,8 +8,8 @@ import torch
 from tiny_model import make_tokenizer
 
 from qtool.errors import CapacityError, DataError, ModelError, UsageError
-from qtool.models import device as device_of_models
-from qtool.models.device import choose_device, choose_dtype, hardware
+from qtool.machine import device as device_of_models
+from qtool.machine.device import choose_device, choose_dtype, hardware
 from qtool.models.tokenizer import encode, load_tokenizer, render_chat, stop_ids
 
 

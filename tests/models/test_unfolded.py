@@ -9,10 +9,10 @@ import torch
 from tiny_model import make_tiny_gpt2, make_tiny_llama, make_tiny_mixtral, make_tiny_qwen_moe
 
 from qtool.errors import ModelError
+from qtool.formats.tensor_names import open_as_used
 from qtool.models.architecture import describe, describe_model
 from qtool.models.checkpoint import open_checkpoint
 from qtool.models.skeleton import empty_model, load_base
-from qtool.models.stored_names import open_as_used
 from qtool.models.unfolded import Experts, TurnedLinear, unfold
 
 Maker = Callable[[Path], Path]

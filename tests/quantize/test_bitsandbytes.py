@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qtool.models.checkpoint import open_checkpoint
-from qtool.quantize.streaming import StreamedModel
+from qtool.quantize.blocks.streaming import StreamedModel
 from qtool.records.variant import Recipe, Variant
 
 pytestmark = pytest.mark.extra

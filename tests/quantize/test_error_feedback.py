@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from qtool.models.stored_weights import dequantize
+from qtool.formats.stored_weights import dequantize
 from qtool.quantize.contract import Grid
-from qtool.quantize.error_feedback import feedback_of, round_with_feedback, times_inverse
-from qtool.quantize.grid import round_to_grid, scales_of, stored
+from qtool.quantize.rounding.error_feedback import feedback_of, round_with_feedback, times_inverse
+from qtool.quantize.rounding.grid import round_to_grid, scales_of, stored
 
 GRID = Grid("int", 4, 32, True, torch.float32)
 

@@ -10,14 +10,14 @@ import torch
 from tiny_calibration import make_calibration
 from tiny_model import make_tiny_gpt2, make_tiny_mixtral, make_tiny_qwen_moe
 
-from qtool.engine.weights import load_model
+from qtool.engine.layers.weights import load_model
 from qtool.errors import QuantizationError
 from qtool.models.checkpoint import open_checkpoint
 from qtool.progress import Silent
-from qtool.quantize.importing import import_variant
-from qtool.quantize.mixed import choose_overrides
-from qtool.quantize.sensitivity import measure
-from qtool.quantize.streaming import StreamedModel
+from qtool.quantize.blocks.streaming import StreamedModel
+from qtool.quantize.output.importing import import_variant
+from qtool.quantize.request.mixed import choose_overrides
+from qtool.quantize.request.sensitivity import measure
 from qtool.records.variant import Recipe, Variant
 
 Make = Callable[..., Variant]

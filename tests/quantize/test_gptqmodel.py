@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from qtool.formats.stored_format import read_weight, stored_formats
+from qtool.formats.stored_weights import dequantize
 from qtool.models.checkpoint import open_checkpoint
-from qtool.models.stored_format import read_weight, stored_formats
-from qtool.models.stored_weights import dequantize
-from qtool.quantize.streaming import StreamedModel
+from qtool.quantize.blocks.streaming import StreamedModel
 from qtool.records.variant import Recipe, Variant
 
 pytestmark = pytest.mark.extra

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from qtool.models.stored_weights import dequantize
+from qtool.formats.stored_weights import dequantize
 from qtool.quantize.contract import Grid
-from qtool.quantize.grid import best_shrink, clipped_share, round_to_grid
+from qtool.quantize.rounding.grid import best_shrink, clipped_share, round_to_grid
 
 
 def grid(bits: int = 4, group_size: int = 32, *, symmetric: bool = True, dtype: torch.dtype = torch.float32) -> Grid:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from qtool.quantize.held_out import HeldOut, importance_of
-from qtool.quantize.static_inputs import spoilt_by
+from qtool.quantize.rounding.held_out import HeldOut, importance_of
+from qtool.quantize.rounding.static_inputs import spoilt_by
 from qtool.records.variant import Recipe, Variant
-from qtool.report.variant_text import variant_text
+from qtool.report.texts.variant_text import variant_text
 
 Make = Callable[..., Variant]
 ROW = Recipe("w4a16")
@@ -72,7 +72,7 @@ def test_the_measured_divergence_is_that_of_the_written_variant(
     make: Make, llama: Path, tmp_path: Path, calibration: Path
 ) -> None:
     """What the parts gave on their way is what the folder gives when it is read again."""
-    from qtool.quantize.streaming import StreamedModel
+    from qtool.quantize.blocks.streaming import StreamedModel
     from qtool.store.ranges_file import read_sequences
 
     variant = make(ROW, calibration=calibration)

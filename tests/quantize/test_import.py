@@ -12,9 +12,9 @@ from tiny_model import make_tiny_llama
 
 from qtool.errors import MismatchError, ModelError
 from qtool.progress import Silent
-from qtool.quantize.importing import import_variant
-from qtool.quantize.readings import load_with_transformers
-from qtool.quantize.streaming import StreamedModel
+from qtool.quantize.blocks.streaming import StreamedModel
+from qtool.quantize.output.importing import import_variant
+from qtool.quantize.output.readings import load_with_transformers
 from qtool.records.variant import Recipe, Variant
 
 Make = Callable[..., Variant]

@@ -10,8 +10,8 @@ import torch
 from qtool import catalog
 from qtool.errors import MissingPackage, PlanError
 from qtool.models.checkpoint import open_checkpoint
-from qtool.quantize.recipe import METHODS, SCHEMES, completed, recipe_problems
-from qtool.quantize.streaming import StreamedModel
+from qtool.quantize.blocks.streaming import StreamedModel
+from qtool.quantize.request.recipe import METHODS, SCHEMES, completed, recipe_problems
 from qtool.records.variant import Recipe, Variant
 
 Make = Callable[..., Variant]

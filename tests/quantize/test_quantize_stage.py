@@ -11,15 +11,15 @@ import torch
 from tiny_model import make_tiny_llama
 
 from qtool.errors import MismatchError, NumericError, PlanError, QtoolError, QuantizationError, StoreError, UnknownName
+from qtool.formats.stored_format import read_weight, stored_formats
+from qtool.formats.stored_weights import dequantize
+from qtool.machine.peak_memory import peak_bytes
 from qtool.models.checkpoint import open_checkpoint, weights_digest
-from qtool.models.stored_format import read_weight, stored_formats
-from qtool.models.stored_weights import dequantize
 from qtool.progress import Silent
-from qtool.quantize.memory import peak_bytes
-from qtool.quantize.readings import load_with_transformers
-from qtool.quantize.selection import HEAD_KEPT
+from qtool.quantize.blocks.streaming import StreamedModel
+from qtool.quantize.output.readings import load_with_transformers
+from qtool.quantize.request.selection import HEAD_KEPT
 from qtool.quantize.stage import quantize
-from qtool.quantize.streaming import StreamedModel
 from qtool.records.variant import Recipe, Variant
 from qtool.store.codec import read_json
 
@@ -59,7 +59,7 @@ def test_greedy_tokens_are_those_transformers_generates(make: Make, tmp_path: Pa
 
 def test_dequantized_weights_are_the_rounded_ones(make: Make, tmp_path: Path, llama: Path) -> None:
     from qtool.quantize.contract import Grid
-    from qtool.quantize.grid import round_to_grid
+    from qtool.quantize.rounding.grid import round_to_grid
 
     make(Recipe("w4a16", "rtn", group_size=32))
     checkpoint = open_checkpoint(tmp_path / "variant")
@@ -239,9 +239,9 @@ def test_full_disk_is_one_line(make: Make, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_shard_damaged_on_the_way_to_disk_is_found(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from qtool.quantize import parts
+    from qtool.quantize.blocks import finished_parts
 
-    honest = parts.write_tensors
+    honest = finished_parts.write_tensors
 
     def damaged(path: Path, tensors: dict[str, torch.Tensor]) -> None:
         honest(path, tensors)
@@ -250,7 +250,7 @@ def test_shard_damaged_on_the_way_to_disk_is_found(make: Make, tmp_path: Path, m
             data[-1] ^= 1
             path.write_bytes(bytes(data))
 
-    monkeypatch.setattr(parts, "write_tensors", damaged)
+    monkeypatch.setattr(finished_parts, "write_tensors", damaged)
     with pytest.raises(QuantizationError, match="is not what was in memory"):
         make(Recipe("w8a16", "rtn"))
     assert not (tmp_path / "variant").exists()

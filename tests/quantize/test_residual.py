@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from qtool.models.architecture import LinearLayer
 from qtool.models.block_form import BlockCall
+from qtool.quantize.blocks.hidden_states import BlockActivations, Samples
+from qtool.quantize.blocks.residual import Branch
 from qtool.quantize.contract import Grid, LayerWork
-from qtool.quantize.moments import second_moments
-from qtool.quantize.residual import Branch
-from qtool.quantize.samples import BlockActivations, Samples
+from qtool.quantize.rounding.moments import second_moments
 from qtool.records.variant import Recipe, Variant
 
 WIDTH, ROWS, TOKENS = 8, 3, 16

@@ -12,7 +12,7 @@ import pytest
 
 from qtool.models.checkpoint import weights_digest
 from qtool.progress import Silent
-from qtool.quantize.estimate import estimate
+from qtool.quantize.request.estimate import estimate
 from qtool.quantize.stage import quantize
 from qtool.records.variant import Recipe, Variant
 from qtool.report.estimate_text import estimate_text
@@ -43,7 +43,7 @@ quantize(model, recipe, output, name="variant", calibration=calibration, progres
 def test_killed_run_continues_and_ends_with_the_same_bytes(
     make: Make, tmp_path: Path, llama: Path, calibration: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from qtool.quantize import sequential
+    from qtool.quantize.blocks import sequential
 
     whole = make(RECIPE, calibration=calibration, name="whole")
     output = tmp_path / "variant"
@@ -70,7 +70,7 @@ def test_killed_run_continues_and_ends_with_the_same_bytes(
 def test_interrupted_run_of_another_recipe_is_not_continued(
     make: Make, tmp_path: Path, calibration: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from qtool.quantize import sequential
+    from qtool.quantize.blocks import sequential
 
     honest = sequential._make_block
 
@@ -115,7 +115,7 @@ def test_a_run_that_ends_at_any_moment_continues_with_the_same_bytes(
 ) -> None:
     """Interrupted right after the hidden states of block 0 are there and before its record is; between them and the
     outcome; before the parts are joined."""
-    from qtool.quantize import parts
+    from qtool.quantize.blocks import finished_parts as parts
 
     whole = make(RECIPE, calibration=calibration, name="whole")
 
@@ -158,7 +158,7 @@ def test_a_continued_run_keeps_the_threads_it_began_with_and_says_so(
 ) -> None:
     import torch
 
-    from qtool.quantize import parts
+    from qtool.quantize.blocks import finished_parts as parts
 
     class Interrupted(BaseException):
         pass

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from qtool.formats.stored_weights import dequantize
 from qtool.models.architecture import LinearLayer
-from qtool.models.stored_weights import dequantize
-from qtool.quantize.activations import round_input
 from qtool.quantize.contract import BlockWork, Grid, LayerWork, Visitor
-from qtool.quantize.grid import round_to_grid
-from qtool.quantize.scale_search import Search, rescale_block, smooth_scales
+from qtool.quantize.rounding.activations import round_input
+from qtool.quantize.rounding.grid import round_to_grid
+from qtool.quantize.rounding.scale_search import Search, rescale_block, smooth_scales
 from qtool.records.variant import Recipe
 
 WIDTH, TOKENS, OUTLIER = 64, 1024, 100.0

@@ -14,11 +14,11 @@ from qtool.errors import PlanError, QuantizationError
 from qtool.models.architecture import LinearLayer
 from qtool.models.checkpoint import open_checkpoint
 from qtool.progress import Silent
-from qtool.quantize.layer_policy import ladder
-from qtool.quantize.mixed import choose_overrides, eight_bit_sizes
-from qtool.quantize.order import measuring_rows
-from qtool.quantize.recipe import parse_budget
-from qtool.quantize.sensitivity import _Bench, measure, sensitivity_text
+from qtool.quantize.request.layer_policy import ladder
+from qtool.quantize.request.mixed import choose_overrides, eight_bit_sizes
+from qtool.quantize.request.prepare import measuring_rows
+from qtool.quantize.request.recipe import parse_budget
+from qtool.quantize.request.sensitivity import _Bench, measure, sensitivity_text
 from qtool.records.sensitivity import Sensitivity
 from qtool.records.variant import Recipe, Variant
 from qtool.store.codec import read_json

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from qtool.models.checkpoint import open_checkpoint
-from qtool.quantize import shards
+from qtool.quantize.blocks import shards
 
 TENSORS = [
     {"a.weight": torch.arange(12, dtype=torch.float32).view(3, 4), "a.bias": torch.ones(3, dtype=torch.bfloat16)},

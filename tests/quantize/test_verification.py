@@ -7,15 +7,15 @@ import pytest
 import torch
 from tiny_model import make_tiny_llama
 
+from qtool.data.probe_text import probe_rows
 from qtool.errors import UnverifiedVariant
-from qtool.evaluate.model import Settings, identify
-from qtool.models.probe_text import probe_rows
-from qtool.quantize import engine_trial, readings, verify
-from qtool.quantize.agreement import compare, partings_of, rounding_of, worst
-from qtool.quantize.engine_trial import Trial, run_in_engine
-from qtool.quantize.verify import prompts_of
+from qtool.evaluate.asking.model import Settings, identify
+from qtool.quantize.output import engine_trial, readings, verify
+from qtool.quantize.output.agreement import compare, partings_of, rounding_of, worst
+from qtool.quantize.output.engine_trial import Trial, run_in_engine
+from qtool.quantize.output.verify import prompts_of
 from qtool.records.variant import Recipe, Variant
-from qtool.report.variant_text import variant_text
+from qtool.report.texts.variant_text import variant_text
 from qtool.store.codec import read_json
 
 Make = Callable[..., Variant]

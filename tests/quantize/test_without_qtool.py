@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from tiny_model import make_tiny_llama
 
-from qtool.quantize.streaming import StreamedModel
+from qtool.quantize.blocks.streaming import StreamedModel
 from qtool.records.variant import Recipe, Variant
 
 RECIPES = {

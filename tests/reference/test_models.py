@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from qtool import reference
 from qtool.data import generators
 from qtool.errors import UnknownName
-from qtool.evaluate import prompts
-from qtool.evaluate.tasks import load_task
+from qtool.evaluate.items import prompts
+from qtool.evaluate.items.tasks import load_task
 from qtool.reference.corpus import MIXTURE
 
 

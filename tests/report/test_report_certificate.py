@@ -8,8 +8,8 @@ import pytest
 from synthetic_run import calibration, certified, write_run
 
 from qtool.records.certificate import Certificate
-from qtool.report.certificate import losses, nominal, section, share_text, worst_first
-from qtool.report.convergence import convergence
+from qtool.report.drawing.certificate import losses, nominal, section, share_text, worst_first
+from qtool.report.drawing.convergence import convergence
 from qtool.report.stage import report
 from qtool.store.run_directory import write_record
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from qtool.records.evaluation import Interval, Score
 from qtool.records.latency import Quantile
-from qtool.report.labels import Box, place_label
-from qtool.report.numbers import bytes_text, ms_text, quantile_text, signed, value_text
-from qtool.report.scale import Axis, padded, round_ticks, share_bend, share_ticks
+from qtool.report.drawing.axis_scale import Axis, padded, round_ticks, share_bend, share_ticks
+from qtool.report.drawing.labels import Box, place_label
+from qtool.report.texts.numbers import bytes_text, ms_text, quantile_text, signed, value_text
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from qtool.records.plan import PlannedTask
 from qtool.records.report import Report
 from qtool.records.variant import Variant
 from qtool.report.stage import report
-from qtool.report.text_table import text_table
+from qtool.report.texts.text_table import text_table
 from qtool.store.codec import read_json
 from qtool.store.run_directory import write_record
 

@@ -28,7 +28,7 @@ from qtool.engine.contract import (
     ScoreRequest,
     TokenEvent,
 )
-from qtool.engine.requests import Limits, check_generation, check_score
+from qtool.engine.scheduling.requests import Limits, check_generation, check_score
 from qtool.errors import CapacityError, RequestError
 
 _TIMEOUT_S = 600.0

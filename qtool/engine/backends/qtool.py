@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from qtool.engine.attention import UnsupportedAttention
+from qtool.data.probe_text import probe_rows
 from qtool.engine.contract import (
     Engine,
     EngineOptions,
@@ -23,18 +23,18 @@ from qtool.engine.contract import (
     TokenEvent,
 )
 from qtool.engine.grammar import Grammars
-from qtool.engine.memory import address_bytes, available_bytes
-from qtool.engine.network import PROBE_TOKENS, Network
-from qtool.engine.requests import Limits, check_generation, check_score
-from qtool.engine.scheduler import Scheduler
-from qtool.engine.scoring import score
-from qtool.engine.slots import KeyValueSlots
-from qtool.engine.stop import Decode, folder_decode
-from qtool.engine.weights import LoadedModel, load_model
+from qtool.engine.layers.attention import UnsupportedAttention
+from qtool.engine.layers.network import PROBE_TOKENS, Network
+from qtool.engine.layers.weights import LoadedModel, load_model
+from qtool.engine.scheduling.memory import address_bytes, available_bytes
+from qtool.engine.scheduling.requests import Limits, check_generation, check_score
+from qtool.engine.scheduling.scheduler import Scheduler
+from qtool.engine.scheduling.scoring import score
+from qtool.engine.scheduling.slots import KeyValueSlots
+from qtool.engine.scheduling.stop import Decode, folder_decode
 from qtool.errors import CapacityError, RequestError
+from qtool.machine.device import choose_device, choose_dtype
 from qtool.models.checkpoint import read_config
-from qtool.models.device import choose_device, choose_dtype
-from qtool.models.probe_text import probe_rows
 
 _CHUNK_TOKENS = {"cpu": 512, "cuda": 4096}
 _PIECE_TOKENS = 64  # of a prompt at once on a CPU: enough to keep it multiplying, few enough that prompts share them

@@ -24,15 +24,15 @@ from qtool.engine.contract import (
     ScoreRequest,
     TokenEvent,
 )
-from qtool.engine.own_forward import feed, use_attention, whole_pass
-from qtool.engine.requests import Limits, check_generation, check_score
-from qtool.engine.sampler import Choice, Chooser, choose
-from qtool.engine.scoring import measure_logits
-from qtool.engine.stop import Decode, StopWatch, folder_decode
-from qtool.engine.weights import LoadedModel, load_model
+from qtool.engine.layers.own_forward import feed, use_attention, whole_pass
+from qtool.engine.layers.weights import LoadedModel, load_model
+from qtool.engine.scheduling.requests import Limits, check_generation, check_score
+from qtool.engine.scheduling.sampler import Choice, Chooser, choose
+from qtool.engine.scheduling.scoring import measure_logits
+from qtool.engine.scheduling.stop import Decode, StopWatch, folder_decode
 from qtool.errors import RequestError
+from qtool.machine.device import choose_device, choose_dtype
 from qtool.models.checkpoint import read_config
-from qtool.models.device import choose_device, choose_dtype
 
 
 def open_model(folder: Path, options: EngineOptions) -> Engine:

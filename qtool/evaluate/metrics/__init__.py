@@ -14,7 +14,7 @@ _FOREIGN = "evaluate:"
 def load_metric(name: str) -> Metric:
     """The metric called `name`: a plugin, or a Hugging Face `evaluate` module after "evaluate:"."""
     if name.startswith(_FOREIGN):
-        from qtool.evaluate.foreign import ForeignMetric
+        from qtool.evaluate.hugging_face_metric import ForeignMetric
 
         return ForeignMetric(name.removeprefix(_FOREIGN))
     return cast(Metric, catalog.load(__name__, name, kind="metric"))

@@ -18,7 +18,7 @@ import re
 from qtool.errors import DataError
 from qtool.evaluate import sandbox
 from qtool.evaluate.contract import Answer, Direction, Grade
-from qtool.evaluate.extract import extract
+from qtool.evaluate.items.extract import extract
 from qtool.records.evaluation import Unit
 from qtool.records.task import Item, TaskSpec
 

@@ -7,7 +7,7 @@ When it fails: it does not know which letters matter: 100 and 900 are two thirds
 """
 
 from qtool.evaluate.contract import Answer, Direction, Grade
-from qtool.evaluate.extract import extract
+from qtool.evaluate.items.extract import extract
 from qtool.records.evaluation import Unit
 from qtool.records.task import Item, TaskSpec
 

@@ -14,7 +14,7 @@ import unicodedata
 from qtool.errors import DataError, PlanError
 from qtool.evaluate.answers.words import trimmed
 from qtool.evaluate.contract import Answer, Direction, Grade
-from qtool.evaluate.extract import extract
+from qtool.evaluate.items.extract import extract
 from qtool.records.evaluation import Unit
 from qtool.records.task import Item, TaskSpec
 

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 
 from qtool.evaluate.contract import Answer, Direction, Grade
-from qtool.evaluate.extract import extract
+from qtool.evaluate.items.extract import extract
 from qtool.records.evaluation import Unit
 from qtool.records.task import Item, TaskSpec
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from qtool.errors import DataError, PlanError
 from qtool.evaluate.answers.json_text import loads
 from qtool.evaluate.contract import Answer, Direction, Grade
-from qtool.evaluate.extract import extract
+from qtool.evaluate.items.extract import extract
 from qtool.records.evaluation import Unit
 from qtool.records.task import Item, TaskSpec
 

@@ -18,7 +18,7 @@ from qtool.errors import DataError
 from qtool.evaluate.answers import number as reader
 from qtool.evaluate.answers.numerals import Numeral
 from qtool.evaluate.contract import Answer, Direction, Grade
-from qtool.evaluate.extract import extract
+from qtool.evaluate.items.extract import extract
 from qtool.records.evaluation import Unit
 from qtool.records.task import Item, TaskSpec
 

@@ -8,7 +8,7 @@ When it fails: on rows without these two keys.
 
 from collections.abc import Iterable
 
-from qtool.evaluate.rows import Row, text_of
+from qtool.evaluate.items.rows import Row, text_of
 from qtool.records.task import Item, TaskSpec
 
 

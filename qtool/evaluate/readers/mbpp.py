@@ -8,7 +8,7 @@ When it fails: on rows without tests.
 
 from collections.abc import Iterable
 
-from qtool.evaluate.rows import Row, text_of, texts_of
+from qtool.evaluate.items.rows import Row, text_of, texts_of
 from qtool.records.task import Item, TaskSpec
 
 _SHOWN = 3  # tests that the prompt shows, as lm-evaluation-harness does; all of them are run

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 
 from qtool.errors import DataError
-from qtool.evaluate.rows import Row, text_of, texts_of
+from qtool.evaluate.items.rows import Row, text_of, texts_of
 from qtool.records.task import Item, TaskSpec
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -12,7 +12,7 @@ When it fails: on a row without `answer`, on nested values other than those name
 from collections.abc import Iterable
 
 from qtool.errors import DataError
-from qtool.evaluate.rows import Row, text_of, texts_of
+from qtool.evaluate.items.rows import Row, text_of, texts_of
 from qtool.records.task import Item, TaskSpec
 
 _OWN = {"id", "answer", "target", "choices", "tests", "slices", "accepts"}

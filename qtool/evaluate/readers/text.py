@@ -9,7 +9,7 @@ When it fails: on rows without text; blank pieces are left out.
 
 from collections.abc import Iterable, Iterator
 
-from qtool.evaluate.rows import Row, text_of
+from qtool.evaluate.items.rows import Row, text_of
 from qtool.records.task import Item, TaskSpec
 
 PIECE_CHARACTERS = 2000

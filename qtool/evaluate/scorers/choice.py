@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from qtool.engine.contract import Scored, ScoreRequest
 from qtool.errors import DataError, PlanError
 from qtool.evaluate.contract import Answer, AnswerKind, Context, Question, groups
-from qtool.evaluate.wording import between
+from qtool.evaluate.items.wording import between
 
 NORMALIZATIONS = ("none", "characters", "tokens")
 

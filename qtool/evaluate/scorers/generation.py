@@ -15,9 +15,9 @@ from dataclasses import replace
 
 from qtool.engine.contract import GenerationRequest, Sampling
 from qtool.evaluate.answers.spoken import opens_thinking
+from qtool.evaluate.asking.in_flight import Flight, fly
+from qtool.evaluate.asking.teacher_forcing import Decider
 from qtool.evaluate.contract import Answer, AnswerKind, Context, Question, groups
-from qtool.evaluate.flight import Flight, fly
-from qtool.evaluate.forced import Decider
 
 _GROUP = 64  # items decided in one call: enough to fill the engine's batches, few enough to show progress
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qtool.errors import QuantizationError
-from qtool.models.stored_weights import StoredWeight
+from qtool.formats.stored_weights import StoredWeight
 
 BLOCK = 32  # columns that share a scale in Q4_0, Q4_1 and Q8_0
 

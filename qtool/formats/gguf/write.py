@@ -15,11 +15,11 @@ from qtool.formats.gguf.blocks import Packed, exact, numbers, packed, plain
 from qtool.formats.gguf.families import Family, Names, family_of, row_order, vector
 from qtool.formats.gguf.keys import rotary_factors, write_keys
 from qtool.formats.gguf.vocabulary import write_vocabulary
+from qtool.formats.stored_format import read_weight, stored_formats
+from qtool.formats.stored_weights import StoredFormat, StoredWeight
+from qtool.formats.tensor_names import weights_as_used
 from qtool.models.architecture import Architecture, describe
 from qtool.models.checkpoint import Checkpoint
-from qtool.models.stored_format import read_weight, stored_formats
-from qtool.models.stored_names import weights_as_used
-from qtool.models.stored_weights import StoredFormat, StoredWeight
 
 Embedding = Literal["keep", "f16", "q8_0"]
 Advance = Callable[[int], None]

@@ -12,9 +12,9 @@ What it costs: 20 trial roundings of each layer; a few times the time of GPTQ on
 When it fails: on models whose norms and layers qtool cannot match up; there it is rounding with a clip.
 """
 
+from qtool.quantize.blocks.layerwise import OPTIONS, PROPAGATE, option_problems, quantize_layers
 from qtool.quantize.contract import BlockWork, Needs
-from qtool.quantize.layerwise import OPTIONS, PROPAGATE, option_problems, quantize_layers
-from qtool.quantize.scale_search import Search, awq_scales, rescale_block
+from qtool.quantize.rounding.scale_search import Search, awq_scales, rescale_block
 from qtool.records.variant import Recipe
 
 NEEDS = Needs(

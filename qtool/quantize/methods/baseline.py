@@ -11,8 +11,8 @@ When it fails: only when the disk is full or read-only.
 
 from qtool.models.checkpoint import INDEX_NAME, open_checkpoint, tokenizer_files
 from qtool.quantize.contract import FolderResult, FolderWork, Needs
-from qtool.quantize.ledger import kept_row
-from qtool.quantize.linking import link_or_copy
+from qtool.quantize.output.ledger import kept_row
+from qtool.quantize.output.linking import link_or_copy
 from qtool.records.variant import Recipe
 
 NEEDS = Needs(scope="folder", schemes=("base",), formats=("none",))

@@ -27,12 +27,12 @@ from qtool.models.architecture import LinearLayer
 from qtool.models.checkpoint import open_checkpoint, tokenizer_files
 from qtool.models.skeleton import quiet_transformers
 from qtool.quantize.contract import FolderResult, FolderWork, Needs
-from qtool.quantize.ledger import kept_row
-from qtool.quantize.linking import link_or_copy
-from qtool.quantize.readings import one_pass
-from qtool.quantize.recipe import choice_problem, option
-from qtool.quantize.selection import why_skipped
-from qtool.quantize.verify import prompts_of, run_too
+from qtool.quantize.output.ledger import kept_row
+from qtool.quantize.output.linking import link_or_copy
+from qtool.quantize.output.readings import one_pass
+from qtool.quantize.output.verify import prompts_of, run_too
+from qtool.quantize.request.recipe import choice_problem, option
+from qtool.quantize.request.selection import why_skipped
 from qtool.records.variant import LedgerRow, Recipe, Verification
 
 NEEDS = Needs(

@@ -15,8 +15,8 @@ When it fails: with far fewer tokens than columns, or on data unlike the traffic
 where held-out tokens say that plain rounding is better, the layer is rounded to nearest and the ledger says so.
 """
 
+from qtool.quantize.blocks.layerwise import OPTIONS, option_problems, quantize_layers
 from qtool.quantize.contract import BlockWork, Needs
-from qtool.quantize.layerwise import OPTIONS, option_problems, quantize_layers
 from qtool.records.variant import Recipe
 
 NEEDS = Needs(

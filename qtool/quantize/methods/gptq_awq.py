@@ -10,9 +10,9 @@ What it costs: the time of both.
 When it fails: where GPTQ does; and where scales that suit plain rounding do not suit error feedback.
 """
 
+from qtool.quantize.blocks.layerwise import OPTIONS, option_problems, quantize_layers
 from qtool.quantize.contract import BlockWork, Needs
-from qtool.quantize.layerwise import OPTIONS, option_problems, quantize_layers
-from qtool.quantize.scale_search import Search, awq_scales, rescale_block
+from qtool.quantize.rounding.scale_search import Search, awq_scales, rescale_block
 from qtool.records.variant import Recipe
 
 NEEDS = Needs(

@@ -15,17 +15,17 @@ import json
 import os
 
 from qtool.errors import QuantizationError
+from qtool.formats.stored_format import read_weight, stored_formats, stored_names
+from qtool.formats.stored_weights import StoredFormat, dequantize
+from qtool.machine.device import choose_device
 from qtool.models.architecture import LinearLayer
 from qtool.models.checkpoint import Checkpoint, open_checkpoint, tokenizer_files
-from qtool.models.device import choose_device
-from qtool.models.stored_format import read_weight, stored_formats, stored_names
-from qtool.models.stored_weights import StoredFormat, dequantize
 from qtool.quantize.contract import FolderResult, FolderWork, Needs
-from qtool.quantize.ledger import kept_row
-from qtool.quantize.linking import link_or_copy
-from qtool.quantize.recipe import SCHEMES
-from qtool.quantize.selection import why_skipped
-from qtool.quantize.verify import prompts_of, run_too
+from qtool.quantize.output.ledger import kept_row
+from qtool.quantize.output.linking import link_or_copy
+from qtool.quantize.output.verify import prompts_of, run_too
+from qtool.quantize.request.recipe import SCHEMES
+from qtool.quantize.request.selection import why_skipped
 from qtool.records.variant import LedgerRow, Recipe, Verification
 from qtool.store.codec import read_json_object
 from qtool.store.run_directory import write_text

@@ -14,8 +14,8 @@ their group.
 from dataclasses import replace
 
 from qtool.quantize.contract import BlockWork, Needs
-from qtool.quantize.nearest import nearest
-from qtool.quantize.recipe import choice_problem, option
+from qtool.quantize.request.recipe import choice_problem, option
+from qtool.quantize.rounding.nearest import nearest
 from qtool.records.variant import Recipe
 
 NEEDS = Needs(

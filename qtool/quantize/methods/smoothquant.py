@@ -12,10 +12,10 @@ What it costs: ten trial roundings of each layer, and GPTQ's pass over the colum
 When it fails: on models whose norms and layers qtool cannot match up; there activations keep their outliers.
 """
 
+from qtool.quantize.blocks.layerwise import OPTIONS, option_problems, quantize_layers
 from qtool.quantize.contract import BlockWork, Needs
-from qtool.quantize.layerwise import OPTIONS, option_problems, quantize_layers
-from qtool.quantize.recipe import choice_problem, option
-from qtool.quantize.scale_search import Search, rescale_block, smooth_scales
+from qtool.quantize.request.recipe import choice_problem, option
+from qtool.quantize.rounding.scale_search import Search, rescale_block, smooth_scales
 from qtool.records.variant import Recipe
 
 NEEDS = Needs(

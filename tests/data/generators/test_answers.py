@@ -10,8 +10,8 @@ import pytest
 from qtool import catalog
 from qtool.data import generators
 from qtool.data.generators import _longhand, code, facts
-from qtool.evaluate import prompts
-from qtool.evaluate.tasks import load_task
+from qtool.evaluate.items import prompts
+from qtool.evaluate.items.tasks import load_task
 from qtool.records.task import Item
 
 CENT = Decimal("0.01")

@@ -9,7 +9,7 @@ import pytest
 from qtool import catalog
 from qtool.data import generators
 from qtool.errors import DataError, UnknownName
-from qtool.evaluate.tasks import load_task
+from qtool.evaluate.items.tasks import load_task
 
 NAMES = catalog.names("qtool.data.generators")
 

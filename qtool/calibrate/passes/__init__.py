@@ -1,0 +1,1 @@
+"""Running the set through the model, in one pass or in shards."""

@@ -1,0 +1,1 @@
+"""Requests, slots and the memory of keys and values."""

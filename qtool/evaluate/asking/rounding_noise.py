@@ -1,0 +1,158 @@
+"""How far rounding the model's own weights to 4 bits moves its margins, measured on a few items before any variant is.
+
+Each linear layer inside the blocks is rounded to the nearest of 16 steps a row, the crudest scheme there is, in a copy
+of the model; the copy reads a few prompts with the answers the model gave, one pass each. No answer is generated and no
+variant is needed.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from qtool.engine.contract import Engine, EngineStatus, Scored, ScoreRequest
+from qtool.errors import PlanError, StoreError
+from qtool.evaluate.asking.questions import Work, context_of
+from qtool.evaluate.contract import AnswerKind, Context, Question
+from qtool.evaluate.scorers import choice, load_scorer
+from qtool.records.evaluation import ItemResult
+from qtool.records.rounding_noise import RoundingNoise
+from qtool.store.codec import read_json
+from qtool.store.run_directory import write_record
+
+ITEMS = 64
+BITS = 4
+_MOST_SECONDS = 60.0
+_SPARE = 1.3  # times the weights must be free: the copy, and one layer being rounded
+_NATS = 4  # decimals kept
+
+
+def noise_path(folder: Path, task: str) -> Path:
+    """Where the noise of `task` lies."""
+    return folder / f"{task}.rounding.json"
+
+
+def read_noise(folder: Path, task: str, run_digest: str) -> RoundingNoise | None:
+    """The noise measured in `folder` for this very run, or None."""
+    path = noise_path(folder, task)
+    if not path.is_file():
+        return None
+    try:
+        found = read_json(RoundingNoise, path)
+    except (PlanError, StoreError):
+        return None  # written by another version of qtool: measured anew
+    return found if found.run_digest == run_digest else None
+
+
+def write_noise(folder: Path, task: str, noise: RoundingNoise) -> None:
+    """Keeps the noise beside the evaluation it belongs to."""
+    write_record(noise_path(folder, task), noise)
+
+
+def measure_noise(questions: Sequence[Question], rows: Sequence[ItemResult], work: Work) -> RoundingNoise:
+    """The noise on the first items that carry margins; a reason where this model cannot be rounded here."""
+    answers = load_scorer(work.asked.task.scorer).ANSWERS
+    pairs = zip(questions, rows, strict=True)
+    chosen = [(question, row) for question, row in pairs if _usable(question, row, answers)][:ITEMS]
+    if not chosen:
+        return RoundingNoise(work.digest, why_not="its answers carry no margins")
+    model, why_not = _copy(work)
+    if model is None:
+        return RoundingNoise(work.digest, why_not=why_not)
+    error = round_weights(model)
+    context = context_of(work)
+    reader = _Reader(model, context.engine.status())
+    margins = []
+    started_s = time.monotonic()
+    for question, row in chosen:
+        after = _margins_after(question, row, reader, context)
+        margins.append(tuple((old, round(new, _NATS)) for old, new in zip(row.margins, after, strict=True)))
+        if time.monotonic() - started_s > _MOST_SECONDS:
+            break
+    return RoundingNoise(work.digest, weight_error=error, margins=tuple(margins))
+
+
+def _copy(work: Work) -> tuple[Any, str]:
+    """The model once more, as plain modules, and an empty reason; None and the reason where it cannot be had."""
+    from qtool.engine.scheduling.memory import available_bytes
+    from qtool.machine.device import choose_device, choose_dtype
+    from qtool.models.checkpoint import is_quantized, open_checkpoint, read_config
+    from qtool.models.skeleton import load_base
+
+    folder = work.subject.folder
+    if not (folder / "config.json").is_file() or is_quantized(read_config(folder)):
+        return None, "its weights are not in this folder as plain numbers"
+    device = choose_device(work.settings.device)
+    dtype = choose_dtype(work.settings.dtype, read_config(folder), device)
+    checkpoint = open_checkpoint(folder)
+    needed = _SPARE * checkpoint.bytes * dtype.itemsize / checkpoint.main_dtype().itemsize
+    if needed > available_bytes(device):
+        return None, f"a copy to be rounded needs {needed / 1e9:.1f} GB of free memory"
+    return load_base(folder, dtype=dtype, device=device), ""
+
+
+def round_weights(model: Any) -> float:
+    """Rounds every linear layer inside the blocks in place, symmetrically, a scale for each row; the norm of the change
+    over the norm of the weights."""
+    import torch
+
+    from qtool.models.architecture import describe_model
+
+    changed = whole = 0.0
+    largest = 2 ** (BITS - 1)
+    with torch.no_grad():
+        for layer in describe_model(model).linears:
+            if layer.block is None:
+                continue
+            weight = model.get_submodule(layer.name).weight
+            rows = weight.float().t() if layer.transposed else weight.float()
+            step = (2 * rows.abs().amax(dim=1, keepdim=True) / (2 * largest - 1)).clamp(min=1e-12)
+            rounded = torch.round(rows / step).clamp(-largest, largest - 1) * step
+            changed += float((rounded - rows).square().sum())
+            whole += float(rows.square().sum())
+            weight.copy_((rounded.t() if layer.transposed else rounded).to(weight.dtype))
+    return float((changed / whole) ** 0.5) if whole else 0.0
+
+
+def _usable(question: Question, row: ItemResult, answers: AnswerKind) -> bool:
+    """Choices, and answers written token by token, after a prompt that was not cut."""
+    by_token = len(row.margins) == len(row.output_ids) and answers == "text"
+    by_choice = answers == "choice" and len(question.item.choices) > 1
+    return bool(row.margins) and (by_token or by_choice) and not dict(row.notes).get("prompt")
+
+
+class _Reader:
+    """The rounded model as far as a scorer needs an engine: it scores, one request at a time."""
+
+    def __init__(self, model: Any, status: EngineStatus) -> None:
+        self._model, self._device, self._status = model, model.device, status
+
+    def status(self) -> EngineStatus:
+        """That of the engine which gave the answers, so that prompts are cut alike."""
+        return self._status
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+        """Log-probabilities and margins of each continuation."""
+        return [self._score(request) for request in requests]
+
+    def _score(self, request: ScoreRequest) -> Scored:
+        import torch
+
+        ids = torch.tensor([[*request.ids, *request.continuation]], device=self._device)
+        with torch.inference_mode():
+            logits = self._model(input_ids=ids, use_cache=False).logits[0, len(request.ids) - 1 : -1].float()
+        own = torch.tensor(request.continuation, device=self._device)[:, None]
+        chosen = logits.gather(1, own)[:, 0]
+        margins = chosen - logits.scatter(1, own, float("-inf")).amax(dim=1)
+        logprobs = chosen - torch.logsumexp(logits, dim=1)
+        return Scored(tuple(logprobs.tolist()), tuple((margins > 0).tolist()), tuple(margins.tolist()))
+
+
+def _margins_after(question: Question, row: ItemResult, reader: _Reader, context: Context) -> list[float]:
+    """The margins of the baseline's own answer in the rounded model; a negative one is a token, or a choice, lost."""
+    if load_scorer(context.task.scorer).ANSWERS == "choice":
+        _, answer = next(choice.ask([question], replace(context, engine=cast(Engine, reader), in_flight=1)))
+        return [answer.margins[0] if answer.text == row.output else -answer.margins[0]]
+    prompt = context.language.encode(question.prompt)
+    return list(reader.score([ScoreRequest(prompt, row.output_ids)])[0].margins)

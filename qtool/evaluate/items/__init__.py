@@ -1,0 +1,1 @@
+"""Tasks and their items: files, prompts, the answer cut out of a completion."""

@@ -1,0 +1,1 @@
+"""Tasks and sample logs of lm-evaluation-harness."""

@@ -1,0 +1,128 @@
+"""From a task's rows to its evaluation: score, slices, faults and, beside a baseline, comparison, churn, forecast."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from qtool import __version__
+from qtool.evaluate import base_check, results
+from qtool.evaluate.asking import agreement
+from qtool.evaluate.asking.forecast import foretell
+from qtool.evaluate.asking.model import computed_in
+from qtool.evaluate.asking.noise_floor import read_floor
+from qtool.evaluate.asking.questions import Work
+from qtool.evaluate.asking.rounding_noise import read_noise
+from qtool.evaluate.items import tasks
+from qtool.evaluate.verdicts import faults, flips, metric_scale, paired, sequential
+from qtool.records.evaluation import Agreement, Churn, Comparison, Evaluation, Forecast, ItemResult, TaskTiming
+
+
+def conclude(work: Work, rows: list[ItemResult], *, baseline: Path | None, timing: TaskTiming) -> Evaluation:
+    """The evaluation of `rows`, written with them and, beside a baseline, with the items that flipped."""
+    asked = work.asked
+    against = "" if baseline is None else results.read_finished(baseline, asked.task.name)[0].run_digest
+    terms = terms_of(work, len(rows), against)
+    noise = read_noise(work.output, asked.task.name, work.digest)
+    comparison, churn, before, forecast, agreed = None, None, None, foretell(rows, noise), None
+    flipped: tuple[flips.Flip, ...] = ()
+    if baseline is not None:
+        before = _baseline_rows(baseline, asked.task.name, rows)
+        comparison, churn, forecast = _beside(baseline, before, rows, work, terms, timing)
+        agreed = _agreement(baseline, before, rows, work)
+        flipped = flips.flips(before, rows, perfect=work.metric.PERFECT)
+        flips.write_flips(work.output, asked.task.name, flipped)
+    evaluation = Evaluation(
+        format_version=1,
+        variant=work.subject.name,
+        variant_digest=work.subject.weights_digest,
+        task=asked.task.name,
+        task_version=asked.task.version,
+        task_digest=tasks.task_digest(asked.task),
+        items_digest=tasks.items_digest(asked.items),
+        score=metric_scale.score_of(asked.task.metric, work.metric, rows, paired.clusters_of(rows, asked.task.cluster)),
+        comparison=comparison,
+        churn=churn,
+        slices=paired.slices(asked.task.slices, before, rows, terms),
+        faults=faults.count(rows),
+        timing=timing,
+        engine=work.settings.backend,
+        server=work.subject.server,
+        parting=None if before is None else flips.parting(before, rows),
+        seed=work.settings.seed,
+        qtool_version=__version__,
+        tokenizer_digest=work.subject.tokenizer_digest,
+        run_digest=work.digest,
+        margin_points=asked.margin_points,
+        breakdowns=flips.breakdowns(asked.items, rows, flipped),
+        forecast=forecast,
+        agreement=agreed,
+        decided=sum(bool(row.decided_by) for row in rows),
+        also=metric_scale.also(rows),
+        chance=base_check.chance_of(asked.task, asked.items),
+        chat=bool(work.settings.chat) and asked.task.scorer != "rolling",
+        base_digest=work.subject.base_digest,
+        critical=asked.task.critical,
+        dtype=computed_in(work.subject, work.settings),
+    )
+    results.finish(work.output, evaluation, rows)
+    return evaluation
+
+
+def terms_of(work: Work, items: int, against: str) -> paired.Terms:
+    """What this work's comparison with the answers `against` is made under, at a look at `items`."""
+    task, asked = work.asked.task, work.asked
+    margin = metric_scale.margin_of(work.metric, asked.margin_points)
+    earlier = results.earlier_looks(work.output, task.name, work.digest, against=against, margin=margin)
+    history = sequential.look(earlier, items, sequential.Plan(asked.level, asked.until))
+    return paired.Terms(
+        metric_name=task.metric,
+        metric=work.metric,
+        margin_points=asked.margin_points,
+        cluster=task.cluster,
+        level=history[-1].level,
+        history=history,
+        whole_level=asked.level,
+    )
+
+
+def _baseline_rows(baseline: Path, task: str, rows: Sequence[ItemResult]) -> list[ItemResult]:
+    _, answered = results.read_finished(baseline, task)
+    return results.matched(answered, rows, where=baseline)
+
+
+def _agreement(baseline: Path, before: list[ItemResult], rows: list[ItemResult], work: Work) -> Agreement | None:
+    """Measured anew only where the model is open for its answers anyway; else what the last run found."""
+    task = work.asked.task.name
+    if work.subject.remote:
+        return None  # a server gives no log-probabilities of given text
+    if not work.model.is_open:
+        return results.earlier_agreement(work.output, task, work.digest)
+    evaluation, _ = results.read_finished(baseline, task)
+    samples = agreement.read_samples(baseline, task, evaluation.run_digest)
+    return agreement.agree(samples, agreement.measure(samples, work.model.get()[0]), before, rows)
+
+
+def _beside(
+    baseline: Path,
+    before: list[ItemResult],
+    rows: list[ItemResult],
+    work: Work,
+    terms: paired.Terms,
+    timing: TaskTiming,
+) -> tuple[Comparison, Churn, Forecast | None]:
+    evaluation, _ = results.read_finished(baseline, work.asked.task.name)
+    floor = read_floor(baseline, work.asked.task.name, evaluation.run_digest)
+    compared = paired.compare(
+        evaluation.variant, before, rows, terms, seconds_per_item=timing.seconds / max(1, len(rows))
+    )
+    comparison = base_check.checked(
+        replace(compared, baseline_digest=evaluation.run_digest),
+        terms.metric_name,
+        terms.metric,
+        before,
+        chance=base_check.chance_of(work.asked.task, work.asked.items),
+    )
+    churn = paired.churn(before, rows, terms, floor)
+    noise = read_noise(baseline, work.asked.task.name, evaluation.run_digest)
+    forecast = foretell(before, noise, weight_error=work.subject.weight_error, after=rows, measured=churn.changed_share)
+    return comparison, churn, forecast

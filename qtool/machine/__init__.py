@@ -1,0 +1,1 @@
+"""This machine: device and number type, memory, load, bandwidth."""

@@ -1,0 +1,194 @@
+"""The only module that orders stages: calibrate, quantize, evaluate, time, report, bundle; skips what is unchanged."""
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from qtool import __version__
+from qtool.errors import MismatchError
+from qtool.pipeline.ladder import climb, rung_name
+from qtool.pipeline.plan import BASELINE
+from qtool.pipeline.run import Run, ask, make, task_of
+from qtool.progress import Progress
+from qtool.records.model import ModelIdentity, same_base
+from qtool.records.plan import Plan, PlannedTask, PlannedVariant
+from qtool.records.report import Report
+from qtool.records.task import TaskSpec
+from qtool.store.codec import read_json, to_json
+from qtool.store.digest import file_digest, fingerprint
+from qtool.store.run_directory import locked, write_record, write_text
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLock:
+    """`plan.lock.json`: what the plan resolved to, so that the run can be repeated or the moved input named."""
+
+    plan: Plan
+    model: ModelIdentity
+    tasks: tuple[TaskSpec, ...]
+    versions: tuple[tuple[str, str], ...]
+    hardware: str
+    command: str
+
+
+def run(plan: Plan, folder: Path, *, progress: Progress, command: str, limit: int | None = None) -> Report:
+    """Carries out `plan` in `folder` and returns its report; what an earlier, killed or equal run finished is kept.
+
+    `limit` caps the items of every task. Raises StoreError when another process runs in the same folder, and whatever
+    a stage raises; the folder then holds all finished stages and the same command resumes.
+    """
+    from qtool.models.checkpoint import identify
+    from qtool.models.locate import locate
+
+    if limit is not None:
+        plan = replace(plan, tasks=tuple(replace(task, items=_capped(plan, task, limit)) for task in plan.tasks))
+    model = locate(plan.base)
+    with locked(folder.parent / f".{folder.name}.run.lock", holds=str(folder)):
+        state = Run(plan, folder, model, identify(model, source=plan.base), progress)
+        _write_lock(state, command)
+        _calibrate(state)
+        made = _make_and_ask(state)
+        _measure_latency(state, made)
+        report = _report(state, made, command)
+        _bundle(state, report)
+    return report
+
+
+def _capped(plan: Plan, task: PlannedTask, limit: int) -> int:
+    asked = task.items if task.items is not None else task_of(plan, task).items
+    return min(asked, limit)
+
+
+def _write_lock(state: Run, command: str) -> None:
+    import platform
+    from importlib.metadata import version
+
+    from qtool.machine.device import hardware
+
+    packages = ("torch", "transformers", "compressed-tensors", "numpy", "scipy")
+    versions = (("qtool", __version__), ("python", platform.python_version()))
+    lock = PlanLock(
+        plan=state.plan,
+        model=state.identity,
+        tasks=state.tasks,
+        versions=versions + tuple((name, version(name)) for name in packages),
+        hardware=hardware(),
+        command=command,
+    )
+    path = state.folder / "plan.lock.json"
+    if path.exists():
+        before = read_json(PlanLock, path)
+        if not same_base(before.model, lock.model):
+            raise MismatchError(
+                f"{state.folder}: holds a run of another base model ({before.model.name}, not {lock.model.name}); "
+                "choose another folder"
+            )
+    write_record(path, lock)
+
+
+def _calibrate(state: Run) -> None:
+    from qtool.calibrate.stage import calibrate
+
+    output = state.calibration
+    settings = state.plan.calibration
+    state.stage(
+        "calibrate",
+        {"model": state.identity.weights_digest, "settings": settings, "set": _set_inputs(state.plan)},
+        output / "calibration.json",
+        lambda: calibrate(
+            state.model,
+            settings,
+            output,
+            progress=state.progress,
+            sets_dir=Path(state.plan.sets_dir) if state.plan.sets_dir else None,
+            replace=True,
+        ),
+    )
+
+
+def _set_inputs(plan: Plan) -> dict[str, object]:
+    """The calibration set as it is now: its description, and the state of every data file it names."""
+    from qtool.data.sets import load_set
+
+    spec = load_set(plan.calibration.set, sets_dir=Path(plan.sets_dir) if plan.sets_dir else None)
+    files = [source.data for source in spec.sources if source.data is not None]
+    return {"set": spec, "files": [fingerprint(Path(file)) for file in files]}
+
+
+def _make_and_ask(state: Run) -> tuple[PlannedVariant, ...]:
+    """Makes and evaluates the baseline and every variant; a ladder stands for the rungs that were tried."""
+    from qtool.quantize.request import recipe
+
+    single = [variant for variant in state.plan.variants if variant.until is None]
+    make(state, BASELINE, recipe.BASELINE)
+    for variant in single:
+        make(state, variant.name, variant.recipe)
+    ask(state, BASELINE)
+    for variant in single:
+        ask(state, variant.name)
+    made = []
+    for variant in state.plan.variants:
+        made += [variant] if variant.until is None else climb(state, variant)
+    _remove_untried(state, {variant.name for variant in made})
+    return tuple(made)
+
+
+def _remove_untried(state: Run, made: set[str]) -> None:
+    """Removes rungs that an earlier run of the plan tried and this one did not: their verdicts are of other terms."""
+    for variant in state.plan.variants:
+        names = [rung_name(variant, index) for index in range(variant.tries)] if variant.until is not None else []
+        for name in names:
+            if name not in made and state.variant(name).is_dir():
+                shutil.rmtree(state.variant(name))
+                shutil.rmtree(state.evaluations(name), ignore_errors=True)
+
+
+def _measure_latency(state: Run, made: tuple[PlannedVariant, ...]) -> None:
+    from qtool.latency.stage import measure
+
+    output = state.folder / "latency"
+    timed = {name: state.variant(name) for name in (BASELINE, *_worth_timing(state, made))}
+    inputs = {
+        "settings": state.plan.latency,
+        "dtype": state.plan.dtype,
+        "variants": {name: file_digest(path / "variant.json") for name, path in timed.items()},
+    }
+    last = list(timed)[-1]
+    state.stage(
+        "latency",
+        inputs,
+        output / f"{last}.json",
+        lambda: measure(timed, state.plan.latency, output, progress=state.progress, dtype=state.plan.dtype),
+        also=[output / f"{name}{ending}.json" for name in timed for ending in ("", ".samples", ".bench_serve")],
+    )
+
+
+def _worth_timing(state: Run, made: tuple[PlannedVariant, ...]) -> list[str]:
+    """Every variant of the plan, and of a ladder the rung it ended on."""
+    planned = [variant.name for variant in state.plan.variants if variant.until is None]
+    names = [variant.name for variant in made]
+    for ladder in (variant for variant in state.plan.variants if variant.until is not None):
+        planned.append([name for name in names if name in {rung_name(ladder, i) for i in range(ladder.tries)}][-1])
+    return sorted(planned, key=names.index)
+
+
+def _report(state: Run, made: tuple[PlannedVariant, ...], command: str) -> Report:
+    from qtool.report.stage import report
+
+    write_text(state.folder / "plan.json", to_json(replace(state.plan, variants=made)))
+    return report(state.folder, command=command)
+
+
+def _bundle(state: Run, report: Report) -> None:
+    from qtool.bundle.stage import bundle
+
+    if report.recommendation.variant is None:
+        state.progress.note(f"bundle: none made; {report.recommendation.reason}")
+        return
+    output = state.folder / "bundle"
+    state.stage(
+        "bundle",
+        {"report": file_digest(state.folder / "report.json")},
+        output / "bundle.json",
+        lambda: bundle(state.folder, variant=None, output=output, progress=state.progress, replace=True),
+    )

@@ -1,0 +1,1 @@
+"""The variant on disk: layouts, ledger, verification."""

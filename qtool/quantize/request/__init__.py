@@ -1,0 +1,1 @@
+"""What is asked for: recipe, layers, budget, cost."""

@@ -1,0 +1,1 @@
+"""Every text: numbers, tables, folders."""

@@ -1,0 +1,1 @@
+"""A model block by block: weights in, hidden states on."""
