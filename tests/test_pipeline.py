@@ -41,7 +41,7 @@ items = 24
 items = 24
 [latency]
 concurrency = [1]
-requests = 4
+requests = 5
 prompt_tokens = 16
 output_tokens = 4
 """

@@ -165,10 +165,11 @@ def test_the_command_serves_drains_and_leaves(made_bundle: Path):
                 time.sleep(0.05)
                 rest = list(events)
             assert rest[-2] == "data: [DONE]"  # what was running when the signal came was finished
+            server.wait(timeout=30)  # a second signal would cut what is not yet counted as answered
     finally:
         server.terminate()
         _, log = server.communicate(timeout=30)
-    assert server.returncode == 0
+    assert server.returncode == 0, log
     assert "drained" in log
     assert "Traceback" not in log
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]

@@ -57,9 +57,10 @@ def _chance_below(values: Values, counts: "np.ndarray[tuple[int], np.dtype[np.in
 
     inside = 1e-12
     at = float(optimize.brentq(slope, left * (1 - inside), right * (1 - inside), xtol=1e-13 * (right - left)))
-    if abs(at) < 1e-6 * (right - left):
-        at = 1e-6 * (right - left)  # at 0 itself the integrand has its pole; the integral is the same beside it
     width = math.sqrt(float((counts * np.square(slopes / (1.0 - at * slopes))).sum()))
+    beside = min(0.5 / width, 0.5 * right, -0.5 * left)
+    if abs(at) < beside:  # the integrand has a pole at 0, and on a line close by the sum below would step over its peak
+        at = math.copysign(beside, at)
     reach = np.sinh(_STEPS) / width
     line = at + 1j * reach
     logs = -(counts[:, None] * np.log(1.0 - line[None, :] * slopes[:, None])).sum(axis=0)
