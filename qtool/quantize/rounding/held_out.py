@@ -1,6 +1,7 @@
 """What a layer's held-out inputs say about a choice: rows that no method has learnt from, judged token by token.
 
-A token counts by its relative error: a few tokens with massive activations would otherwise decide for all.
+Half of the judgement is the relative error of each token, half that of all together: a few tokens with massive
+activations must not decide for all, but all others attend to them.
 """
 
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class HeldOut:
 
     def importance(self, weight: Tensor) -> Tensor:
         """How much each token's squared error counts: [tokens, 1]."""
-        return importance_of(self.inputs @ weight.t())
+        return balanced_importance(self.inputs @ weight.t())
 
     def error(self, weight: Tensor, candidate: Tensor) -> float:
         """Squared error of the outputs of `candidate` against what `weight` and the unquantized model would give."""
@@ -62,6 +63,13 @@ def importance_of(outputs: Tensor) -> Tensor:
     if not len(energy):
         return energy
     return 1.0 / energy.clamp(min=max(float(energy.median()) * _FLOOR, torch.finfo(torch.float32).tiny))
+
+
+def balanced_importance(outputs: Tensor) -> Tensor:
+    """As `importance_of`, plus what makes the error of all tokens together count as much: a token with massive
+    activations is often the one that all others attend to."""
+    total = float(outputs.square().sum())
+    return importance_of(outputs) + (len(outputs) / total if total else 0.0)
 
 
 def held_out_of(activations: Activations, work: LayerWork, base: list[Tensor] | None) -> HeldOut:

@@ -11,7 +11,7 @@ from qtool.quantize.contract import BlockWork, LayerWork
 from qtool.quantize.rounding.activations import round_input
 from qtool.quantize.rounding.error_feedback import feedback_of, rounded_with_feedback
 from qtool.quantize.rounding.grid import round_to_grid
-from qtool.quantize.rounding.held_out import HeldOut, importance_of
+from qtool.quantize.rounding.held_out import HeldOut, balanced_importance
 from qtool.quantize.rounding.moments import Moments, inputs_of, second_moments
 from qtool.quantize.rounding.rescaling import Rescaling, changes_nothing, rescalings
 
@@ -137,7 +137,7 @@ class _Trial:
         error = 0.0
         for found, weight in zip(rounded, self.weights, strict=True):
             outputs = inputs @ weight.t()
-            error += float(((served @ found.t() - outputs).square() * importance_of(outputs)).sum())
+            error += float(((served @ found.t() - outputs).square() * balanced_importance(outputs)).sum())
         return error
 
 
