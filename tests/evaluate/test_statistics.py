@@ -77,7 +77,7 @@ def test_the_bound_of_zeros_and_ones_is_clopper_and_pearsons(items: int, lost: i
     values = np.zeros(items)
     values[:lost] = -1.0
     exact = -float(beta.isf(level, lost + 1, items - lost)) if lost < items else -1.0
-    assert bounded.lower_bound(values, floor=-1.0, level=level) == pytest.approx(exact, rel=1e-5, abs=2e-7)  # the root's own
+    assert bounded.lower_bound(values, floor=-1.0, level=level) == pytest.approx(exact, rel=1e-5, abs=2e-7)
     assert bounded.upper_bound(-values, ceiling=1.0, level=level) == pytest.approx(-exact, rel=1e-5, abs=2e-7)
 
 
