@@ -111,9 +111,8 @@ def main() -> None:
         sys.exit(error.exit_code)
     except SystemExit as ending:
         sys.exit(_told(ending.code))
-    except Exception:
+    finally:
         sys.excepthook = _end_with_own_code  # only now: typer puts its own in place
-        raise
 
 
 def _end_with_own_code(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
