@@ -21,21 +21,22 @@ from pathlib import Path
 import torch
 from qtool.engine.scheduling.slots import KeyValueSlots, LayerShape
 
-def megabytes(name):
-    return int(re.search(name + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+def megabytes():  # of numbers alone: pages of torch's code come in when they are first run
+    status = Path("/proc/self/status").read_text()
+    return sum(int(size) for size in re.findall(r"Rss(?:Anon|Shmem):\\s+(\\d+) kB", status)) / 1024
 
 shape = {0: LayerShape(4, 64, 64)}
 device = torch.device("cpu")
-before = megabytes("VmRSS")
+before = megabytes()
 memory = KeyValueSlots(shape, slots=32, context=4096, dtype=torch.float32, device=device)  # 268 MB in all
-made = megabytes("VmRSS") - before
+made = megabytes() - before
 keys, values = memory.layer(0)
 keys[:, :, :40] = 1.0
-used = megabytes("VmRSS") - before
+used = megabytes() - before
 keys[3] = values[3] = 1.0
-filled = megabytes("VmRSS") - before
+filled = megabytes() - before
 memory.clear(3)
-print(made, used, filled, megabytes("VmRSS") - before, float(keys[3].abs().max()), float(keys[2, :, :40].min()))
+print(made, used, filled, megabytes() - before, float(keys[3].abs().max()), float(keys[2, :, :40].min()))
 """
 
 
@@ -44,8 +45,7 @@ def test_a_slot_takes_memory_where_it_is_written_and_gives_it_back() -> None:
     run = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)
     made, used, filled, cleared, zero, kept = map(float, run.stdout.split())
     assert made < 2
-    # at most a page more a head than was written, and a few MB of torch's own code that is run here for the first time
-    assert used < made + 2 * 32 * 4 * 40 * 64 * 4 / 2**20 + 6
+    assert used < made + 2 * 32 * 4 * 40 * 64 * 4 / 2**20 + 2  # at most a page more a head than was written
     assert filled > used + 6  # the 8 MB of slot 3
     assert cleared < used + 1
     assert (zero, kept) == (0.0, 1.0)
