@@ -24,8 +24,10 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from qtool.evaluate.asking.model import LazyModel, Settings, open_folder
+from qtool.evaluate.asking.local import open_folder
+from qtool.evaluate.asking.model import LazyModel
 from qtool.evaluate.asking.questions import Asked
+from qtool.evaluate.asking.subject import Settings
 from qtool.evaluate.items import prompts
 from qtool.evaluate.items.tasks import load_task
 from qtool.evaluate.results import items_path, read_items

@@ -12,7 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from qtool.evaluate.asking.model import KeptOpen, Settings, open_folder
+from qtool.evaluate.asking.local import open_folder
+from qtool.evaluate.asking.model import KeptOpen
+from qtool.evaluate.asking.subject import Settings
 from qtool.evaluate.items.tasks import load_task
 from qtool.evaluate.stage import ask_for, evaluate_asked
 from qtool.models.locate import locate

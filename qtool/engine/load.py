@@ -1,15 +1,15 @@
 """Opens a model folder as an engine."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import cast
 
 from qtool import catalog
 from qtool.engine.contract import Encode, Engine, EngineOptions
+from qtool.records.place import Place, Server
 
 
 def open_engine(
-    folder: Path,
+    place: Place,
     *,
     backend: str = "qtool",
     dtype: str = "auto",
@@ -19,12 +19,13 @@ def open_engine(
     encode: Encode | None = None,
     frugal: bool = False,
 ) -> Engine:
-    """The model in `folder` ready to answer: a base, a baseline, or a quantized variant.
+    """The model at `place` ready to answer: a base, a baseline, a quantized variant, or a server that has one.
 
     Raises ModelError when the folder is damaged or quantized in a way qtool cannot read, CapacityError when it does
     not fit this machine, UnknownName for a backend that does not exist.
     """
-    plugin = catalog.load("qtool.engine.backends", backend, kind="engine backend")
-    opener = cast(Callable[[Path, EngineOptions], Engine], plugin.open_model)
+    name = "openai" if isinstance(place, Server) else backend
+    plugin = catalog.load("qtool.engine.backends", name, kind="engine backend")
+    opener = cast(Callable[[Place, EngineOptions], Engine], plugin.open_model)
     options = EngineOptions(dtype, device, slots, context_tokens, encode, frugal)
-    return opener(folder, options)
+    return opener(place, options)

@@ -11,6 +11,7 @@ from typing import IO
 from qtool.errors import MismatchError, PlanError, StoreError
 from qtool.evaluate.contract import Question
 from qtool.records.evaluation import Agreement, Evaluation, ItemResult, Look, TaskTiming
+from qtool.records.rounding_noise import RoundingNoise
 from qtool.store.codec import decode, read_json
 from qtool.store.run_directory import explained, write_record, write_text
 
@@ -52,6 +53,28 @@ def read_all(folder: Path) -> tuple[Evaluation, ...]:
 
 
 @functools.lru_cache(maxsize=16)
+def noise_path(folder: Path, task: str) -> Path:
+    """Where the noise of `task` lies."""
+    return folder / f"{task}.rounding.json"
+
+
+def read_noise(folder: Path, task: str, run_digest: str) -> RoundingNoise | None:
+    """The noise measured in `folder` for this very run, or None."""
+    path = noise_path(folder, task)
+    if not path.is_file():
+        return None
+    try:
+        noise = read_json(RoundingNoise, path)
+    except (PlanError, StoreError):
+        return None  # written by another version of qtool: measured anew
+    return noise if noise.run_digest == run_digest else None
+
+
+def write_noise(folder: Path, task: str, noise: RoundingNoise) -> None:
+    """Keeps the noise beside the evaluation it belongs to."""
+    write_record(noise_path(folder, task), noise)
+
+
 def _read_finished(folder: Path, task: str, stamps: tuple[tuple[int, int], ...]) -> tuple[Evaluation, Answered]:
     """Read once for as long as the files, known by their `stamps`, are the same: every variant needs the baseline's."""
     evaluation = read_json(Evaluation, manifest_path(folder, task))

@@ -6,26 +6,18 @@ from pathlib import Path
 from typing import ClassVar
 
 from qtool.errors import MismatchError, PlanError
-from qtool.evaluate.asking.model import (
-    DEFAULTS,
-    KeptOpen,
-    Opener,
-    SayingNotes,
-    Settings,
-    identify,
-    open_folder,
-    refuse_other_base,
-)
+from qtool.evaluate.asking.model import KeptOpen, SayingNotes, identify, open_place
 from qtool.evaluate.asking.questions import Asked
+from qtool.evaluate.asking.subject import DEFAULTS, Opener, Settings, refuse_other_base
 from qtool.evaluate.items.tasks import all_tasks, load_task
 from qtool.evaluate.lm_eval.harness import PREFIX, HarnessOrder, check, evaluate_harness
 from qtool.evaluate.stage import ask_for, evaluate_asked
 from qtool.evaluate.verdicts import power, sequential
 from qtool.evaluate.verdicts.pooled import pool
 from qtool.evaluate.verdicts.statistics import holm
-from qtool.models.locate import is_url
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation, Pooled, VerdictName
+from qtool.records.place import Place, Server
 from qtool.records.presentation import Presented
 from qtool.records.ship_rule import overall, verdict_of
 from qtool.records.task import TaskSpec
@@ -33,17 +25,17 @@ from qtool.records.task import TaskSpec
 DEFAULT_MARGIN_POINTS = 2.0
 _WORSE = 0.05
 
-Run = Callable[[Path, Path, Path | None], tuple[Evaluation, ...]]  # model, output, baseline's evaluations
+Run = Callable[[Place, Path, Path | None], tuple[Evaluation, ...]]  # model, output, baseline's evaluations
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
     """One call of `qtool eval`. `until_decided` is the largest number of items a task may grow to."""
 
-    model: Path
+    model: Place
     tasks: tuple[str, ...]
     output: Path | None = None
-    baseline: Path | None = None
+    baseline: Place | None = None
     limit: int | None = None
     margin_points: float | None = None
     data: str | None = None
@@ -86,7 +78,7 @@ def fulfil(order: Order, progress: Progress, *, opener: Opener | None = None) ->
     if order.baseline is not None and order.until_decided is None:
         for line in filter(None, [power.told(_questions(asked))]):
             progress.note(line)
-    keeper = KeptOpen(SayingNotes(opener or open_folder, progress))
+    keeper = KeptOpen(SayingNotes(opener or open_place, progress))
     try:
         evaluations = _looks(order, specs, asked, output, progress, keeper) if specs else ()
         if harness is not None:
@@ -111,21 +103,19 @@ def _questions(asked: Sequence[Asked]) -> list[power.Question]:
     ]
 
 
-def default_output(model: Path) -> Path:
+def default_output(model: Place) -> Path:
     """`runs/<run>/evaluations/<v>` for a model in `runs/<run>/variants/<v>`, else `evaluations/<name>`."""
-    if is_url(model):
-        from qtool.evaluate.asking.remote import name_of
-
-        return Path("evaluations") / name_of(model)
+    if isinstance(model, Server):
+        return Path("evaluations") / model.name
     folder = model.resolve()
     if folder.parent.name == "variants":
         return folder.parent.parent / "evaluations" / folder.name
     return Path("evaluations") / folder.name
 
 
-def is_model(folder: Path) -> bool:
-    """Whether `folder` holds a model or is a server's address, as opposed to finished evaluations."""
-    return is_url(folder) or (folder / "variant.json").is_file() or (folder / "config.json").is_file()
+def is_model(place: Place) -> bool:
+    """Whether `place` holds a model or is a server's address, as opposed to finished evaluations."""
+    return isinstance(place, Server) or any((place / name).is_file() for name in ("variant.json", "config.json"))
 
 
 def worse(evaluations: Sequence[Evaluation]) -> tuple[WorseTask, ...]:
@@ -156,7 +146,9 @@ def _split(order: Order) -> tuple[Order, HarnessOrder | None]:
 def _beside_baseline(order: Order, output: Path, run: Run) -> tuple[Evaluation, ...]:
     """`run` on the variant beside the baseline's evaluations; first on the baseline where that is a model."""
     baseline = order.baseline
-    if baseline is not None and is_model(baseline):
+    if baseline is None:
+        return run(order.model, output, None)
+    if isinstance(baseline, Server) or is_model(baseline):
         folder = default_output(baseline)
         run(baseline, folder, None)
         baseline = folder
@@ -166,7 +158,7 @@ def _beside_baseline(order: Order, output: Path, run: Run) -> tuple[Evaluation, 
 def _harness(
     order: Order, harness: HarnessOrder, output: Path, progress: Progress, keeper: KeptOpen
 ) -> tuple[Evaluation, ...]:
-    def run(model: Path, into: Path, baseline: Path | None) -> tuple[Evaluation, ...]:
+    def run(model: Place, into: Path, baseline: Path | None) -> tuple[Evaluation, ...]:
         return evaluate_harness(
             model, harness, into, baseline=baseline, progress=progress, settings=order.settings, opener=keeper.open
         )
@@ -246,7 +238,7 @@ def _sizes(asked: Asked, order: Order) -> tuple[int, ...]:
 def _look(
     order: Order, asked: tuple[Asked, ...], output: Path, progress: Progress, keeper: KeptOpen
 ) -> tuple[Evaluation, ...]:
-    def run(model: Path, into: Path, baseline: Path | None) -> tuple[Evaluation, ...]:
+    def run(model: Place, into: Path, baseline: Path | None) -> tuple[Evaluation, ...]:
         return evaluate_asked(
             model, asked, into, baseline=baseline, progress=progress, settings=order.settings, opener=keeper.open
         )

@@ -11,21 +11,11 @@ from pathlib import Path
 from qtool.errors import MismatchError, NumericError, PlanError
 from qtool.evaluate import results
 from qtool.evaluate.asking import agreement
-from qtool.evaluate.asking.model import (
-    DEFAULTS,
-    Opener,
-    SayingNotes,
-    Settings,
-    Subject,
-    identify,
-    lazily,
-    open_folder,
-    refuse_other_base,
-    settled,
-)
+from qtool.evaluate.asking.model import SayingNotes, identify, lazily, open_place
 from qtool.evaluate.asking.noise_floor import MOST_ITEMS, measure_floor, read_floor, write_floor
 from qtool.evaluate.asking.questions import Asked, Work, ask, context_of, differs_in, timing_of, work_on
-from qtool.evaluate.asking.rounding_noise import measure_noise, read_noise, write_noise
+from qtool.evaluate.asking.rounding_noise import measure_noise
+from qtool.evaluate.asking.subject import DEFAULTS, Opener, Settings, Subject, refuse_other_base, settled
 from qtool.evaluate.contract import Question
 from qtool.evaluate.items import prompts, tasks
 from qtool.evaluate.metrics import load_metric
@@ -34,6 +24,7 @@ from qtool.evaluate.verdicts.conclude import conclude
 from qtool.models.checkpoint import open_checkpoint
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation, ItemResult
+from qtool.records.place import Place, Server
 from qtool.records.task import TaskSpec
 from qtool.store.run_directory import locked
 
@@ -59,7 +50,7 @@ def ask_for(task: TaskSpec, *, count: int | None = None, data: str | None = None
 
 
 def evaluate_asked(
-    variant: Path,
+    variant: Place,
     asked: Sequence[Asked],
     output: Path,
     *,
@@ -75,7 +66,7 @@ def evaluate_asked(
     """
     subject = identify(variant, settings)
     settings = settled(settings, subject)
-    opener = opener or SayingNotes(open_folder, progress)
+    opener = opener or SayingNotes(open_place, progress)
     if baseline is not None:
         for each in asked:
             _check_baseline(subject, each, baseline, settings)
@@ -84,8 +75,8 @@ def evaluate_asked(
         try:
             return tuple(_evaluate_one(work, baseline) for work in works)
         except NumericError:
-            if not subject.remote:
-                open_checkpoint(subject.folder).refuse_nonfinite()  # says which tensor it is
+            if not isinstance(subject.place, Server):
+                open_checkpoint(subject.place).refuse_nonfinite()  # says which tensor it is
             raise
 
 
@@ -159,9 +150,9 @@ def _measure_baseline(questions: Sequence[Question], rows: Sequence[ItemResult],
     if not agreement.read_samples(work.output, task, work.digest):
         drawn = agreement.draw(questions, context_of(work), seed=work.settings.seed)
         agreement.write_samples(work.output, task, agreement.Samples(work.digest, drawn))
-    if read_noise(work.output, task, work.digest) is None:
+    if results.read_noise(work.output, task, work.digest) is None:
         with work.progress.track(f"{task}: rounding noise", None, "items"):
-            write_noise(work.output, task, measure_noise(questions, rows, work))
+            results.write_noise(work.output, task, measure_noise(questions, rows, work))
 
 
 def _told_seconds(rows: Sequence[ItemResult], work: Work) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtool.front_door.paths import PathLike, model_place, optional_path
+from qtool.front_door.paths import ModelLike, PathLike, model_place, optional_path
 from qtool.progress import chosen_progress
 
 if TYPE_CHECKING:
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    variant: PathLike,
+    variant: ModelLike,
     *,
     tasks: Sequence[str],
-    baseline: PathLike | None = None,
+    baseline: ModelLike | None = None,
     items: int | None = None,
     margin: float | None = None,
     data: str | None = None,
@@ -36,7 +36,7 @@ def evaluate(
 ) -> "Findings":
     """Asks `variant` (a folder, a reference name, a hub id or a server's URL) every item of `tasks` and scores it; with
     a baseline, `overall` of the result is PASS, FAIL or UNDECIDED."""
-    from qtool.evaluate.asking.model import Settings
+    from qtool.evaluate.asking.subject import Settings
     from qtool.evaluate.session import Findings, Order, fulfil
     from qtool.evaluate.terminal_text import render
     from qtool.models.locate import locate

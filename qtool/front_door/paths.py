@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+from qtool.records.place import Place, Server, server_at
+
 PathLike = str | Path
+ModelLike = str | Path | Server
 
 
 def optional_path(path: PathLike | None) -> Path | None:
@@ -10,8 +13,10 @@ def optional_path(path: PathLike | None) -> Path | None:
     return None if path is None else Path(path)
 
 
-def model_place(model: PathLike) -> Path:
-    """The folder of a model that is named, or the address of a server as it is."""
-    from qtool.models.locate import is_url, locate
+def model_place(model: ModelLike) -> Place:
+    """The folder of a model that is named, or the server at an address."""
+    from qtool.models.locate import locate
 
-    return Path(model) if is_url(Path(model)) else locate(str(model))
+    if isinstance(model, Server):
+        return model
+    return server_at(str(model)) or locate(str(model))

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from qtool.front_door.paths import PathLike, model_place
+from qtool.front_door.paths import ModelLike, PathLike, model_place
 from qtool.progress import chosen_progress
 from qtool.records.latency import LatencyProfile
+from qtool.records.place import Place
 from qtool.records.presentation import Presented
 
 DEFAULT_CONCURRENCY = (1, 8)
@@ -37,7 +38,7 @@ class Timings(Presented):
 
 
 def time(
-    variants: Sequence[PathLike],
+    variants: Sequence[ModelLike],
     output: PathLike,
     *,
     concurrency: Sequence[int] = (),
@@ -78,7 +79,7 @@ def time(
 
 
 def time_variants(
-    variants: Sequence[PathLike],
+    variants: Sequence[ModelLike],
     output: PathLike,
     *,
     concurrency: Sequence[int],
@@ -137,33 +138,32 @@ def _check_rates(rates: Sequence[float]) -> None:
             raise UsageError(f"--rate {rate:g}: requests per second must be a number above 0")
 
 
-def _named(variants: Sequence[PathLike]) -> dict[str, Path]:
-    """A name for each variant: its folder's own, made distinct where two are alike."""
-    named: dict[str, Path] = {}
-    for variant in map(str, variants):
-        folder = model_place(variant)
-        url = variant.startswith(("http://", "https://"))
-        name = variant.partition("://")[2].replace("/", "-").strip("-") if url else folder.name
-        name = name if name not in named else f"{folder.parent.name}-{name}"
+def _named(variants: Sequence[ModelLike]) -> dict[str, Place]:
+    """A name for each variant: its own, made distinct where two are alike."""
+    named: dict[str, Place] = {}
+    for place in map(model_place, variants):
+        name = place.name
+        if name in named and isinstance(place, Path):
+            name = f"{place.parent.name}-{name}"
         while name in named:
             name += "-again"
-        named[name] = folder
+        named[name] = place
     return named
 
 
-def _refuse_other_bases(named: Mapping[str, Path]) -> None:
+def _refuse_other_bases(named: Mapping[str, Place]) -> None:
     """Raises MismatchError where a variant would be timed beside a model that is not of its base."""
     from qtool.errors import MismatchError
     from qtool.models.checkpoint import identify, is_quantized, read_config
-    from qtool.models.locate import is_url
     from qtool.records.model import same_base
     from qtool.records.variant import Variant
     from qtool.store.codec import read_json
 
-    variants = {name: folder for name, folder in named.items() if (folder / "variant.json").is_file()}
+    folders = {name: place for name, place in named.items() if isinstance(place, Path)}
+    variants = {name: folder for name, folder in folders.items() if (folder / "variant.json").is_file()}
     bases = {name: read_json(Variant, folder / "variant.json").base for name, folder in variants.items()}
-    for name, folder in named.items():
-        if bases and name not in variants and not is_url(folder) and not is_quantized(read_config(folder)):
+    for name, folder in folders.items():
+        if bases and name not in variants and not is_quantized(read_config(folder)):
             bases[name] = identify(folder)
     first = next((name for name in named if name in bases), "")
     for name, base in bases.items():
@@ -174,7 +174,7 @@ def _refuse_other_bases(named: Mapping[str, Path]) -> None:
             )
 
 
-def task_lengths(task: str, named: Mapping[str, Path]) -> tuple[int, int]:
+def task_lengths(task: str, named: Mapping[str, Place]) -> tuple[int, int]:
     """Median tokens of the task's prompts and of its reference answers, told by the first folder's tokenizer."""
     import statistics
 
@@ -182,10 +182,9 @@ def task_lengths(task: str, named: Mapping[str, Path]) -> tuple[int, int]:
     from qtool.evaluate.asking.language import load_language
     from qtool.evaluate.items.prompts import questions
     from qtool.evaluate.items.tasks import load_items, load_shots, load_task
-    from qtool.models.locate import is_url
     from qtool.models.tokenizer import has_chat_template
 
-    folder = next((folder for folder in named.values() if not is_url(folder)), None)
+    folder = next((place for place in named.values() if isinstance(place, Path)), None)
     if folder is None:
         raise UsageError("--task needs a tokenizer, and a server gives none; give --prompt-tokens and --output-tokens")
     asked = load_task(task)

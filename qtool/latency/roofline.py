@@ -1,23 +1,23 @@
 """What decoding must read, and what share of the machine's bandwidth that is."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from qtool.records.latency import LoadLevel
+from qtool.records.place import Place, Server
 
 _EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
-def step_bytes(folder: Path, weight_bytes: int) -> int:
+def step_bytes(place: Place, weight_bytes: int) -> int:
     """Bytes that decoding one token reads of a model that holds `weight_bytes`: all weights but an embedding table of
     its own, of which it reads one row, and the experts it is not routed to."""
-    if not weight_bytes:
+    if isinstance(place, Server) or not weight_bytes:
         return 0
     from qtool.models.architecture import describe
     from qtool.models.checkpoint import open_checkpoint
 
-    architecture, checkpoint = describe(folder), open_checkpoint(folder)
+    architecture, checkpoint = describe(place), open_checkpoint(place)
     table = f"{architecture.embedding}.weight"
     shared = architecture.tied or table not in checkpoint.names
     unread = 0 if shared else checkpoint.tensor_bytes(table)

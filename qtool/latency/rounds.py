@@ -2,12 +2,12 @@
 
 import statistics
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from qtool.engine.contract import Engine
 from qtool.latency.timing import Load, Timed
 from qtool.latency.traffic import random_requests, send
 from qtool.progress import Advance
+from qtool.records.place import Place
 from qtool.records.plan import LatencySettings
 
 _ROUNDS = 4
@@ -20,7 +20,7 @@ class Subject:
     """One variant being timed. `notes` are what a reader of its times must know."""
 
     name: str
-    folder: Path
+    place: Place
     engine: Engine
     timed: dict[Load, list[Timed]] = field(default_factory=dict)
     seconds: dict[Load, float] = field(default_factory=dict)

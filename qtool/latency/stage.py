@@ -13,9 +13,9 @@ from qtool.latency.roofline import bandwidth_share, step_bytes
 from qtool.latency.rounds import Subject, label, requests_at, time_level
 from qtool.latency.timing import Limits, Load, summarize
 from qtool.machine.state import load_average, machine_state, measured_bandwidth
-from qtool.models.locate import is_url
 from qtool.progress import Progress
 from qtool.records.latency import LatencyProfile
+from qtool.records.place import Place, Server
 from qtool.records.plan import LatencySettings
 from qtool.records.variant import Variant
 from qtool.store.codec import read_json
@@ -25,7 +25,7 @@ FORMAT_VERSION = 1
 
 
 def measure(
-    variants: Mapping[str, Path],
+    variants: Mapping[str, Place],
     settings: LatencySettings,
     output: Path,
     *,
@@ -43,7 +43,7 @@ def measure(
     peak memory come from a fresh process a variant. Raises UsageError when prompts do not fit a model's context.
     """
     kept = limits or Limits()
-    if backend == "openai" and not all(map(is_url, variants.values())):
+    if backend == "openai" and not all(isinstance(place, Server) for place in variants.values()):
         raise UsageError("backend openai times a server: give its URL where the variant stands")
     loads = [Load(level) for level in settings.concurrency] + [Load(max(settings.concurrency), rate) for rate in rates]
     before = load_average()
@@ -51,18 +51,12 @@ def measure(
     trial = Trial(most, settings.prompt_tokens, settings.output_tokens, backend, dtype, device)
     starts: dict[str, ColdStart] = {}
     with progress.track("cold starts", len(variants), "variants") as advance:
-        for name, folder in variants.items():
-            starts[name] = ColdStart(0.0, 0.0, 0) if is_url(folder) else cold_start(folder, trial)
+        for name, place in variants.items():
+            starts[name] = ColdStart(0.0, 0.0, 0) if isinstance(place, Server) else cold_start(place, trial)
             advance(1)
     subjects = [
-        Subject(
-            name,
-            folder,
-            open_engine(
-                folder, backend="openai" if is_url(folder) else backend, dtype=dtype, device=device, slots=most
-            ),
-        )
-        for name, folder in variants.items()
+        Subject(name, place, open_engine(place, backend=backend, dtype=dtype, device=device, slots=most))
+        for name, place in variants.items()
     ]
     try:
         _check_fit(subjects, settings)
@@ -72,7 +66,7 @@ def measure(
         ) as advance:
             for load in loads:
                 time_level(subjects, load, settings, advance)
-        local = [subject for subject in subjects if not is_url(subject.folder)]
+        local = [subject for subject in subjects if not isinstance(subject.place, Server)]
         bandwidth = measured_bandwidth(local[0].engine.device) if local else 0.0
         profiles = tuple(
             _profile(subject, loads, starts[subject.name], before, bandwidth, kept) for subject in subjects
@@ -114,7 +108,7 @@ def _profile(
     return LatencyProfile(
         format_version=FORMAT_VERSION,
         variant=subject.name,
-        variant_digest=_digest(subject.folder),
+        variant_digest=_digest(subject.place),
         machine=machine_state(engine.device, load_before),
         levels=levels,
         load_seconds=start.load_seconds,
@@ -126,7 +120,7 @@ def _profile(
         qtool_version=__version__,
         cache_bytes=engine.cache_bytes,
         bandwidth_bytes_per_second=bandwidth or None,
-        roofline_ratio=bandwidth_share(levels, step_bytes(subject.folder, engine.weight_bytes), bandwidth),
+        roofline_ratio=bandwidth_share(levels, step_bytes(subject.place, engine.weight_bytes), bandwidth),
         notes=(*engine.notes, *subject.notes),
         peak_gpu_bytes=start.peak_gpu_bytes,
         dtype=engine.dtype,
@@ -142,8 +136,8 @@ def _note_slots(subjects: list[Subject], most: int) -> None:
             )
 
 
-def _digest(folder: Path) -> str:
-    if is_url(folder):
+def _digest(folder: Place) -> str:
+    if isinstance(folder, Server):
         return ""
     if (folder / "variant.json").is_file():
         return read_json(Variant, folder / "variant.json").weights_digest

@@ -38,11 +38,6 @@ def locate(model: str) -> Path:
     raise UnknownName("model", model, reference.names())
 
 
-def is_url(model: Path) -> bool:
-    """Whether `model` is a server's address and not a folder (a Path folds the two slashes into one)."""
-    return str(model).startswith(("http:/", "https:/"))
-
-
 def _from_gguf(file: Path) -> Path:
     """The folder made of a GGUF file, which the user's cache keeps."""
     catalog.require("gguf", needed_by=file.name, extra="gguf")

@@ -107,7 +107,7 @@ def ask(run: Run, name: str, *, level: float | None = None) -> tuple[Evaluation,
 
     `level` is the one-sided level of the ship test where it is not the usual one.
     """
-    from qtool.evaluate.asking.model import Settings
+    from qtool.evaluate.asking.subject import Settings
     from qtool.evaluate.stage import ask_for, evaluate_asked
 
     tasks, output = {task.name: task for task in run.tasks}, run.evaluations(name)

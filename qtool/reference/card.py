@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qtool import reference
-from qtool.evaluate.asking.model import Settings
+from qtool.evaluate.asking.subject import Settings
 from qtool.evaluate.stage import ask_for, evaluate_asked
 from qtool.progress import RichProgress
 from qtool.records.evaluation import Evaluation, Score

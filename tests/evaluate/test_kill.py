@@ -15,7 +15,7 @@ import sys, time
 from pathlib import Path
 from qtool.progress import Silent
 from qtool.evaluate.asking.questions import Asked
-from qtool.evaluate.asking.model import Settings
+from qtool.evaluate.asking.subject import Settings
 from qtool.evaluate.stage import evaluate_asked
 from tests.evaluate.test_stage import TASK, right, sums
 from tests.evaluate.workshop import Workshop
@@ -32,8 +32,8 @@ evaluate_asked(folder, (Asked(TASK, sums(400), 2.0),), Path(sys.argv[2]), baseli
 
 
 def test_kill_nine_loses_no_answer_and_repeats_none(tmp_path: Path) -> None:
-    from qtool.evaluate.asking.model import Settings
     from qtool.evaluate.asking.questions import Asked
+    from qtool.evaluate.asking.subject import Settings
     from qtool.progress import Silent
     from tests.evaluate.test_stage import TASK, right, sums
     from tests.evaluate.workshop import Workshop

@@ -7,7 +7,7 @@ import pytest
 
 from qtool.errors import MismatchError, PlanError
 from qtool.evaluate import session as order_module
-from qtool.evaluate.asking.model import Settings
+from qtool.evaluate.asking.subject import Settings
 from qtool.evaluate.session import Order, default_output, fulfil
 from qtool.evaluate.terminal_text import render
 from qtool.progress import Silent

@@ -8,12 +8,13 @@ import pytest
 
 from qtool.engine.contract import GenerationRequest, Scored, ScoreRequest
 from qtool.evaluate import results
-from qtool.evaluate.asking.model import Settings
 from qtool.evaluate.asking.questions import Asked
-from qtool.evaluate.asking.rounding_noise import read_noise, round_weights
+from qtool.evaluate.asking.rounding_noise import round_weights
+from qtool.evaluate.asking.subject import Settings
 from qtool.evaluate.asking.teacher_forcing import NEAR_TIE_NATS, Decider
 from qtool.evaluate.contract import Answer, Context
 from qtool.evaluate.items.tasks import load_items, load_task
+from qtool.evaluate.results import read_noise
 from qtool.evaluate.stage import evaluate_asked
 from qtool.models.locate import locate
 from qtool.progress import Silent

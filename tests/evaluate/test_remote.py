@@ -11,17 +11,19 @@ import pytest
 
 from qtool import reference
 from qtool.errors import CapacityError, UsageError
-from qtool.evaluate.asking.model import Settings, identify
-from qtool.evaluate.asking.remote import name_of
+from qtool.evaluate.asking.model import identify
+from qtool.evaluate.asking.subject import Settings
 from qtool.evaluate.session import Order, default_output, fulfil
 from qtool.evaluate.terminal_text import render
+from qtool.front_door.paths import model_place
 from qtool.progress import Silent
+from qtool.records.place import Server, server_at
 
 ANSWER = " Paris."
 BASE = reference.folder("reference-64")
 
 
-class Server(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     """An API that knows text alone and always gives the same answer; it can neither echo nor list token ids."""
 
     version = ""
@@ -51,20 +53,20 @@ class Server(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[Path]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+def url() -> Iterator[Server]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield Path(f"http://127.0.0.1:{server.server_port}")
+    yield Server(f"http://127.0.0.1:{server.server_port}")
     server.shutdown()
     server.server_close()
 
 
-def order(url: Path, output: Path, tokenizer: Path | None = BASE) -> Order:
+def order(url: Server, output: Path, tokenizer: Path | None = BASE) -> Order:
     settings = Settings(tokenizer=tokenizer, in_flight=4)
     return Order(url, tasks=("facts",), output=output, limit=6, settings=settings)
 
 
-def test_answers_of_a_server_are_rows_like_any_other(url: Path, tmp_path: Path) -> None:
+def test_answers_of_a_server_are_rows_like_any_other(url: Server, tmp_path: Path) -> None:
     found = fulfil(order(url, tmp_path / "remote"), Silent()).evaluations[0]
     rows = [json.loads(line) for line in (tmp_path / "remote" / "facts.items.jsonl").read_text().splitlines()]
     assert [row["output"] for row in rows] == [ANSWER] * 6
@@ -74,7 +76,9 @@ def test_answers_of_a_server_are_rows_like_any_other(url: Path, tmp_path: Path) 
     assert found.forecast is None
 
 
-def test_a_server_is_held_against_a_local_baseline(url: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_is_held_against_a_local_baseline(
+    url: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     findings = fulfil(replace(order(url, tmp_path / "remote"), baseline=BASE), Silent())
     found = findings.evaluations[0]
@@ -91,24 +95,24 @@ def test_a_server_is_held_against_a_local_baseline(url: Path, tmp_path: Path, mo
 
 
 def test_another_version_of_the_server_is_recorded_and_asked_again(
-    url: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    url: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digests = set()
     for version in ("0.11.0", "0.12.0"):
-        monkeypatch.setattr(Server, "version", version)
+        monkeypatch.setattr(Handler, "version", version)
         found = fulfil(order(url, tmp_path / "remote"), Silent()).evaluations[0]
         assert found.server == version
         digests.add(found.run_digest)
     assert len(digests) == 2
 
 
-def test_the_same_server_is_not_asked_twice(url: Path, tmp_path: Path) -> None:
+def test_the_same_server_is_not_asked_twice(url: Server, tmp_path: Path) -> None:
     first = fulfil(order(url, tmp_path / "remote"), Silent()).evaluations[0]
     again = fulfil(order(url, tmp_path / "remote"), Silent(), opener=_refuse).evaluations[0]
     assert again.score == first.score
 
 
-def test_without_a_tokenizer_the_way_out_is_named(url: Path, tmp_path: Path) -> None:
+def test_without_a_tokenizer_the_way_out_is_named(url: Server, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--tokenizer"):
         fulfil(order(url, tmp_path / "remote", tokenizer=None), Silent())
     assert not (tmp_path / "remote").exists()
@@ -116,15 +120,22 @@ def test_without_a_tokenizer_the_way_out_is_named(url: Path, tmp_path: Path) -> 
 
 def test_where_no_server_answers_is_said_with_its_address() -> None:
     with pytest.raises(CapacityError, match=r"http://127\.0\.0\.1:9: does not answer"):
-        identify(Path("http://127.0.0.1:9"), Settings(tokenizer=BASE))
+        identify(Server("http://127.0.0.1:9"), Settings(tokenizer=BASE))
 
 
 @pytest.mark.parametrize(
-    "address", ["http://host:8000", "http://host:8000/", "https://host:8000/v1", Path("http://host:8000/v1")]
+    "address", ["http://host:8000", "http://host:8000/", "https://host:8000/v1", "https://host:8000/v1/"]
 )
-def test_an_address_becomes_a_file_name(address: str | Path) -> None:
-    assert name_of(address) == "host-8000"
-    assert default_output(Path(address)) == Path("evaluations/host-8000")
+def test_an_address_becomes_a_file_name(address: str) -> None:
+    server = model_place(address)
+    assert isinstance(server, Server)
+    assert server.name == "host-8000"
+    assert default_output(server) == Path("evaluations/host-8000")
+
+
+def test_what_is_no_address_is_a_folder(tmp_path: Path) -> None:
+    assert model_place(tmp_path) == tmp_path
+    assert server_at("http:/host") is None
 
 
 def _refuse(folder: Path, settings: Settings) -> tuple[object, object]:

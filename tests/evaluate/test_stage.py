@@ -8,9 +8,9 @@ import pytest
 
 from qtool.errors import MismatchError, StoreError
 from qtool.evaluate import results, stage
-from qtool.evaluate.asking.model import Settings
 from qtool.evaluate.asking.noise_floor import NoiseFloor
 from qtool.evaluate.asking.questions import Asked
+from qtool.evaluate.asking.subject import Settings
 from qtool.evaluate.stage import evaluate_asked
 from qtool.progress import Silent
 from qtool.records.evaluation import Comparison, Evaluation, Interval, ItemResult

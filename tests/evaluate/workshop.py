@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qtool.engine.contract import EngineStatus, GenerationRequest, Scored, ScoreRequest, TokenEvent
-from qtool.evaluate.asking.model import Settings
+from qtool.evaluate.asking.subject import Settings
 from qtool.records.model import ModelIdentity
 from qtool.records.variant import Recipe, Variant
 from qtool.store.run_directory import write_record

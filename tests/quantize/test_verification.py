@@ -9,7 +9,8 @@ from tiny_model import make_tiny_llama
 
 from qtool.data.probe_text import probe_rows
 from qtool.errors import UnverifiedVariant
-from qtool.evaluate.asking.model import Settings, identify
+from qtool.evaluate.asking.model import identify
+from qtool.evaluate.asking.subject import Settings
 from qtool.quantize.output import engine_trial, readings, verify
 from qtool.quantize.output.agreement import compare, partings_of, rounding_of, worst
 from qtool.quantize.output.engine_trial import Trial, run_in_engine

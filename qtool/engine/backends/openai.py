@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from qtool.engine.contract import (
@@ -29,7 +28,8 @@ from qtool.engine.contract import (
     TokenEvent,
 )
 from qtool.engine.scheduling.requests import Limits, check_generation, check_score
-from qtool.errors import CapacityError, RequestError
+from qtool.errors import CapacityError, RequestError, UsageError
+from qtool.records.place import Place, Server
 
 _TIMEOUT_S = 600.0
 _POLL_S = 0.05
@@ -44,10 +44,11 @@ _PATIENCE_S = 120.0
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
-def open_model(folder: Path, options: EngineOptions) -> Engine:
-    """The server at the URL `folder`; the model it lists first. The key is read from OPENAI_API_KEY where set."""
-    url = str(folder).replace(":/", "://", 1) if "://" not in str(folder) else str(folder)
-    return OpenAIEngine(url, slots=options.slots, context_tokens=options.context_tokens, encode=options.encode)
+def open_model(server: Place, options: EngineOptions) -> Engine:
+    """The model that `server` lists first. The key is read from OPENAI_API_KEY where set."""
+    if not isinstance(server, Server):
+        raise UsageError(f"{server}: backend openai asks a server: give its URL where the model stands")
+    return OpenAIEngine(server.url, slots=options.slots, context_tokens=options.context_tokens, encode=options.encode)
 
 
 class OpenAIEngine:

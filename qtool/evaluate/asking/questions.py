@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qtool.evaluate import results
-from qtool.evaluate.asking.model import LazyModel, Settings, Subject, computed_in
+from qtool.evaluate.asking.local import computed_in
+from qtool.evaluate.asking.model import LazyModel
 from qtool.evaluate.asking.noise_floor import likelihood_moved
+from qtool.evaluate.asking.subject import Settings, Subject
 from qtool.evaluate.contract import Answer, Context, Metric, Question
 from qtool.evaluate.items import tasks
 from qtool.evaluate.items.wording import as_chat, wording

@@ -11,53 +11,46 @@ from pathlib import Path
 
 from qtool.engine.contract import Engine
 from qtool.errors import CapacityError, RequestError, UsageError
-from qtool.evaluate.asking.model import Settings, Subject, identify
+from qtool.evaluate.asking.language import load_language
+from qtool.evaluate.asking.local import identify_folder
+from qtool.evaluate.asking.subject import Settings, Subject
 from qtool.evaluate.contract import Language
+from qtool.records.place import Server
 from qtool.store.digest import record_digest
 
 _LIST_SECONDS = 30.0
 
 
-def name_of(url: Path | str) -> str:
-    """The server's address as a file name: `http://host:8000/v1` is `host-8000`."""
-    address = str(url).partition(":/")[2].strip("/").removesuffix("/v1")
-    return "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in address)
-
-
-def identify_remote(url: Path, settings: Settings) -> Subject:
-    """Who answers at `url`, as far as a server says: its address and the model it lists first.
+def identify_server(server: Server, settings: Settings) -> Subject:
+    """Who answers at `server`, as far as a server says: its address and the model it lists first.
 
     Raises UsageError without a tokenizer folder, CapacityError where no such server answers.
     """
-    folder = _tokenizer_folder(url, settings)
-    served, server = _served_model(_address(url)), _server_software(_address(url))
-    tokenizer = identify(folder)
+    folder = _tokenizer_folder(server, settings)
+    model, software = _served_model(server), _server_software(server)
+    tokenizer = identify_folder(folder)
     return Subject(
-        folder=url,
-        name=name_of(url),
-        weights_digest=record_digest({"url": str(url), "model": served} | ({"server": server} if server else {})),
+        place=server,
+        name=server.name,
+        weights_digest=record_digest({"url": server.root, "model": model} | ({"server": software} if software else {})),
         tokenizer_digest=tokenizer.tokenizer_digest,
         is_base=False,
         weight_error=None,
-        remote=True,
         has_chat=tokenizer.has_chat,
-        server=server,
+        server=software,
     )
 
 
-def remote_language(url: Path, settings: Settings) -> Language:
+def server_language(server: Server, settings: Settings) -> Language:
     """The language of the tokenizer folder that stands for the server's own."""
-    from qtool.evaluate.asking.language import load_language
-
-    return load_language(_tokenizer_folder(url, settings))
+    return load_language(_tokenizer_folder(server, settings))
 
 
-def open_remote(url: Path, settings: Settings) -> tuple[Engine, Language]:
-    """The engine that sends to `url`, and the language of the tokenizer folder."""
+def open_server(server: Server, settings: Settings) -> tuple[Engine, Language]:
+    """The engine that sends to `server`, and the language of the tokenizer folder."""
     from qtool.engine.load import open_engine
-    from qtool.evaluate.asking.language import load_language
 
-    language = load_language(_tokenizer_folder(url, settings))
+    language = load_language(_tokenizer_folder(server, settings))
 
     def encode(text: str) -> Sequence[int]:
         ids = language.encode(text, bos=False)
@@ -65,25 +58,17 @@ def open_remote(url: Path, settings: Settings) -> tuple[Engine, Language]:
             raise RequestError("the server sends text without token ids, and its text cannot be turned into ids")
         return ids
 
-    engine = open_engine(
-        url, backend="openai", slots=settings.in_flight, context_tokens=settings.context_tokens, encode=encode
-    )
+    engine = open_engine(server, slots=settings.in_flight, context_tokens=settings.context_tokens, encode=encode)
     return engine, language
 
 
-def _tokenizer_folder(url: Path, settings: Settings) -> Path:
+def _tokenizer_folder(server: Server, settings: Settings) -> Path:
     if settings.tokenizer is None:
-        raise UsageError(
-            f"{_address(url)}: a server gives no tokenizer; name a folder of the same model with --tokenizer"
-        )
+        raise UsageError(f"{server}: a server gives no tokenizer; name a folder of the same model with --tokenizer")
     return settings.tokenizer
 
 
-def _address(url: Path) -> str:
-    return str(url).replace(":/", "://", 1)
-
-
-def _server_software(url: str) -> str:
+def _server_software(server: Server) -> str:
     """What the server says of its own version, at /version as vLLM and SGLang do; empty where it says nothing.
 
     Another version may give other answers, so none that an older one gave are used again.
@@ -91,7 +76,7 @@ def _server_software(url: str) -> str:
     import httpx
 
     try:
-        response = httpx.get(f"{url.rstrip('/').removesuffix('/v1')}/version", timeout=_LIST_SECONDS)
+        response = httpx.get(f"{server.root}/version", timeout=_LIST_SECONDS)
         said = response.json() if response.is_success else {}
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         return ""  # not every server has it, and /v1/models has told already whether one is there
@@ -99,17 +84,17 @@ def _server_software(url: str) -> str:
     return version[:200] if isinstance(version, str) else ""
 
 
-def _served_model(url: str) -> str:
+def _served_model(server: Server) -> str:
     import httpx
 
     key = os.environ.get("OPENAI_API_KEY")
     try:
         response = httpx.get(
-            f"{url.rstrip('/').removesuffix('/v1')}/v1/models",
+            f"{server.root}/v1/models",
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=_LIST_SECONDS,
         )
         response.raise_for_status()
         return str(response.json()["data"][0]["id"])
     except (httpx.HTTPError, httpx.InvalidURL, KeyError, IndexError, TypeError, ValueError) as error:
-        raise CapacityError(f"{url}: does not answer as an OpenAI server at /v1/models: {error}") from error
+        raise CapacityError(f"{server}: does not answer as an OpenAI server at /v1/models: {error}") from error

@@ -8,46 +8,21 @@ variant is needed.
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 from qtool.engine.contract import Engine, EngineStatus, Scored, ScoreRequest
-from qtool.errors import PlanError, StoreError
 from qtool.evaluate.asking.questions import Work, context_of
 from qtool.evaluate.contract import AnswerKind, Context, Question
 from qtool.evaluate.scorers import choice, load_scorer
 from qtool.records.evaluation import ItemResult
+from qtool.records.place import Server
 from qtool.records.rounding_noise import RoundingNoise
-from qtool.store.codec import read_json
-from qtool.store.run_directory import write_record
 
 ITEMS = 64
 BITS = 4
 _MOST_SECONDS = 60.0
 _SPARE = 1.3  # times the weights must be free: the copy, and one layer being rounded
 _NATS = 4  # decimals kept
-
-
-def noise_path(folder: Path, task: str) -> Path:
-    """Where the noise of `task` lies."""
-    return folder / f"{task}.rounding.json"
-
-
-def read_noise(folder: Path, task: str, run_digest: str) -> RoundingNoise | None:
-    """The noise measured in `folder` for this very run, or None."""
-    path = noise_path(folder, task)
-    if not path.is_file():
-        return None
-    try:
-        found = read_json(RoundingNoise, path)
-    except (PlanError, StoreError):
-        return None  # written by another version of qtool: measured anew
-    return found if found.run_digest == run_digest else None
-
-
-def write_noise(folder: Path, task: str, noise: RoundingNoise) -> None:
-    """Keeps the noise beside the evaluation it belongs to."""
-    write_record(noise_path(folder, task), noise)
 
 
 def measure_noise(questions: Sequence[Question], rows: Sequence[ItemResult], work: Work) -> RoundingNoise:
@@ -80,8 +55,8 @@ def _copy(work: Work) -> tuple[Any, str]:
     from qtool.models.checkpoint import is_quantized, open_checkpoint, read_config
     from qtool.models.skeleton import load_base
 
-    folder = work.subject.folder
-    if not (folder / "config.json").is_file() or is_quantized(read_config(folder)):
+    folder = work.subject.place
+    if isinstance(folder, Server) or not (folder / "config.json").is_file() or is_quantized(read_config(folder)):
         return None, "its weights are not in this folder as plain numbers"
     device = choose_device(work.settings.device)
     dtype = choose_dtype(work.settings.dtype, read_config(folder), device)

@@ -17,22 +17,15 @@ from typing import Any
 from qtool import catalog
 from qtool.errors import DataError, UnknownName
 from qtool.evaluate import results
-from qtool.evaluate.asking.model import (
-    LazyModel,
-    Opener,
-    Settings,
-    Subject,
-    identify,
-    lazily,
-    refuse_other_base,
-    settled,
-)
+from qtool.evaluate.asking.model import LazyModel, identify, lazily
 from qtool.evaluate.asking.questions import Asked, Work, timing_of
+from qtool.evaluate.asking.subject import Opener, Settings, Subject, refuse_other_base, settled
 from qtool.evaluate.lm_eval import sample_log
 from qtool.evaluate.lm_eval.harness_model import make_model
 from qtool.evaluate.verdicts.conclude import conclude
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation, ItemResult
+from qtool.records.place import Place
 from qtool.records.task import Item, TaskSpec
 from qtool.store.digest import record_digest
 from qtool.store.run_directory import locked
@@ -59,7 +52,7 @@ def check(order: HarnessOrder) -> None:
 
 
 def evaluate_harness(
-    folder: Path,
+    place: Place,
     order: HarnessOrder,
     output: Path,
     *,
@@ -69,14 +62,14 @@ def evaluate_harness(
     opener: Opener,
 ) -> tuple[Evaluation, ...]:
     """One finished evaluation for each task the names stand for (a group gives several), written to `output`."""
-    subject = identify(folder, settings)
+    subject = identify(place, settings)
     # the name promises the harness's own way of asking, which is plain unless told otherwise
     settings = settled(replace(settings, chat=bool(settings.chat)), subject)
     if baseline is not None:
         for evaluation in results.read_all(baseline):
             before = f"{baseline} ({evaluation.variant})"
             refuse_other_base((before, evaluation.base_digest), (subject.name, subject.base_digest))
-    with locked(output / ".lock", holds=str(output)), lazily(folder, settings, opener) as model:
+    with locked(output / ".lock", holds=str(output)), lazily(place, settings, opener) as model:
         found: list[Evaluation] = []
         for name in order.names:
             found += _evaluate_name(name, order, subject, output, baseline, _Means(model, settings, progress))

@@ -8,7 +8,7 @@ from typing import ClassVar
 from qtool import catalog
 from qtool.errors import DataError, MismatchError, PlanError
 from qtool.evaluate import base_check, results
-from qtool.evaluate.asking.model import refuse_other_base
+from qtool.evaluate.asking.subject import refuse_other_base
 from qtool.evaluate.contract import Metric
 from qtool.evaluate.items.tasks import FOREIGN_METRIC, METRICS
 from qtool.evaluate.lm_eval.sample_log import LoggedMetric

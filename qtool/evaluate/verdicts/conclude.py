@@ -8,10 +8,9 @@ from qtool import __version__
 from qtool.evaluate import base_check, results
 from qtool.evaluate.asking import agreement
 from qtool.evaluate.asking.forecast import foretell
-from qtool.evaluate.asking.model import computed_in
+from qtool.evaluate.asking.local import computed_in
 from qtool.evaluate.asking.noise_floor import read_floor
 from qtool.evaluate.asking.questions import Work
-from qtool.evaluate.asking.rounding_noise import read_noise
 from qtool.evaluate.items import tasks
 from qtool.evaluate.verdicts import faults, flips, metric_scale, paired, sequential
 from qtool.records.evaluation import Agreement, Churn, Comparison, Evaluation, Forecast, ItemResult, TaskTiming
@@ -22,7 +21,7 @@ def conclude(work: Work, rows: list[ItemResult], *, baseline: Path | None, timin
     asked = work.asked
     against = "" if baseline is None else results.read_finished(baseline, asked.task.name)[0].run_digest
     terms = terms_of(work, len(rows), against)
-    noise = read_noise(work.output, asked.task.name, work.digest)
+    noise = results.read_noise(work.output, asked.task.name, work.digest)
     comparison, churn, before, forecast, agreed = None, None, None, foretell(rows, noise), None
     flipped: tuple[flips.Flip, ...] = ()
     if baseline is not None:
@@ -123,6 +122,6 @@ def _beside(
         chance=base_check.chance_of(work.asked.task, work.asked.items),
     )
     churn = paired.churn(before, rows, terms, floor)
-    noise = read_noise(baseline, work.asked.task.name, evaluation.run_digest)
+    noise = results.read_noise(baseline, work.asked.task.name, evaluation.run_digest)
     forecast = foretell(before, noise, weight_error=work.subject.weight_error, after=rows, measured=churn.changed_share)
     return comparison, churn, forecast
