@@ -273,13 +273,13 @@ def deploy(
     """The deployment of a bundle, not yet started."""
     from qtool.serve.deployment import Deployment, Identity, Parts
     from qtool.serve.supervision.hosts import ProcessHost
-    from qtool.serve.supervision.opening import BundleOpener
+    from qtool.serve.supervision.opening import opening
     from qtool.serve.supervision.threads import environment
     from qtool.serve.text.vocabulary import BundleVocabulary
 
     limits = limits or default_limits(bundle)
     running = running or Running()
-    opener = BundleOpener(folder.resolve(), bundle, limits.max_running, running.device, running.threads)
+    how = opening(folder, slots=limits.max_running, device=running.device, threads=running.threads)
     return Deployment(
         Identity(
             name or bundle.name,
@@ -287,7 +287,7 @@ def deploy(
             f"qtool-{bundle.variant.weights_digest[:12]}",
             int((folder / "bundle.json").stat().st_mtime),
         ),
-        Parts(lambda: BundleVocabulary(folder), lambda: ProcessHost(opener, environment(running.threads))),
+        Parts(lambda: BundleVocabulary(folder), lambda: ProcessHost(how, environment(running.threads))),
         limits,
         on_failure=on_failure,
     )

@@ -13,8 +13,8 @@ from qtool.engine.contract import Engine
 from qtool.serve.deployment import Deployment, Identity, Parts
 from qtool.serve.limits import Limits
 from qtool.serve.service import Service
-from qtool.serve.supervision.engine_loop import Opened
 from qtool.serve.supervision.hosts import Host, ThreadHost
+from qtool.serve.supervision.messages import Opened
 
 IDENTITY = Identity("m", "w8a16", "qtool-abc", 1)
 

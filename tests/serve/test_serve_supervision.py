@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -19,8 +20,9 @@ from qtool.errors import CapacityError
 from qtool.serve.deployment import Deployment, Parts
 from qtool.serve.limits import Limits
 from qtool.serve.service import Service
-from qtool.serve.supervision.engine_loop import Opened
 from qtool.serve.supervision.hosts import ProcessHost
+from qtool.serve.supervision.messages import Opened
+from qtool.serve.supervision.wire import Opening
 
 PATIENT = Limits(max_running=2, max_queue=40, queue_seconds=60.0)
 
@@ -180,17 +182,24 @@ def test_who_is_cut_by_the_end_of_the_drain_is_told_at_once():
         server.wait_idle()
 
 
-def open_fake(phase: Callable[[str], None]) -> tuple[Engine, Opened]:
-    """An engine for a child process."""
-    engine = FakeEngine(slots=4, context=400, step_seconds=0.005)
-    return engine, Opened(engine.status(), (("process", str(os.getpid())),))
+def fake_opener(**options: Any) -> Callable[[Callable[[str], None]], tuple[Engine, Opened]]:
+    """How a child process opens a fake engine."""
+
+    def open_fake(phase: Callable[[str], None]) -> tuple[Engine, Opened]:
+        engine = FakeEngine(**options)
+        return engine, Opened(engine.status(), (("process", str(os.getpid())),))
+
+    return open_fake
+
+
+FAKE = Opening(f"{__name__}:fake_opener", {"slots": 4, "context": 400, "step_seconds": 0.005})
 
 
 @pytest.fixture
 def forked() -> Iterator[Running]:
     """A server whose engine is a process."""
     limits = Limits(max_running=4, max_queue=100, queue_seconds=60.0)
-    parts = Parts(FakeVocabulary, lambda: ProcessHost(open_fake))
+    parts = Parts(FakeVocabulary, lambda: ProcessHost(FAKE))
     with serving(Service(Deployment(IDENTITY, parts, limits)), FakeEngine()) as server:
         wait_for(lambda: server.deployment.readiness.ready, 60)
         yield server

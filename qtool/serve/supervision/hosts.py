@@ -2,17 +2,18 @@
 
 import contextlib
 import os
-import pickle
 import queue
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from typing import Protocol
 
-from qtool.serve.supervision.engine_loop import Close, Command, Failed, Opener, Report, run_engine
+from qtool.errors import StoreError
+from qtool.serve.supervision.engine_loop import Opener, run_engine
+from qtool.serve.supervision.messages import Close, Command, Failed, Report
+from qtool.serve.supervision.wire import Channel, Opening
 
 _MODULE = "qtool.serve.supervision.child"
 Receive = Callable[[Report | None], None]
@@ -79,8 +80,8 @@ class ThreadHost:
 class ProcessHost:
     """An engine in a child process that dies with this one. Its environment sets threads before torch is imported."""
 
-    def __init__(self, open_engine: Opener, environment: dict[str, str] | None = None) -> None:
-        self._opener = pickle.dumps(open_engine)
+    def __init__(self, opening: Opening, environment: dict[str, str] | None = None) -> None:
+        self._opening = opening
         self._environment = environment or {}
         self._outgoing: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
@@ -104,7 +105,7 @@ class ProcessHost:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C at the terminal is for the server, which drains first
             )
-        connection = Connection(ours.detach())
+        connection = Channel(ours)
         self._receive = receive
         threading.Thread(target=self._write, args=(connection,), name="qtool-to-engine", daemon=True).start()
         threading.Thread(target=self._read, args=(connection,), name="qtool-from-engine", daemon=True).start()
@@ -129,20 +130,28 @@ class ProcessHost:
             self._process.kill()
             self._process.wait()
 
-    def _write(self, connection: Connection) -> None:
-        with contextlib.suppress(OSError, ValueError):  # the child has gone, or the reader closed the connection
-            connection.send_bytes(self._opener)
+    def _write(self, connection: Channel) -> None:
+        with contextlib.suppress(OSError):  # the child has gone, or the reader closed the connection
+            connection.send(self._opening)
             while (command := self._outgoing.get()) is not None:
                 connection.send(command)
 
-    def _read(self, connection: Connection) -> None:
+    def _read(self, connection: Channel) -> None:
         assert self._process is not None  # started just before this thread
         assert self._receive is not None
         last: Report | None = None
-        with contextlib.suppress(EOFError, OSError):
+        try:
             while True:
-                last = connection.recv()
+                message = connection.receive()
+                assert not isinstance(message, Opening | Command)  # a child reports
+                last = message
                 self._receive(last)
+        except (EOFError, OSError):
+            pass
+        except StoreError as error:  # the process is of no use when it cannot be understood
+            self._process.kill()
+            last = Failed(str(error), error.exit_code)
+            self._receive(last)
         self._outgoing.put(None)
         connection.close()
         code = self._process.wait()

@@ -7,14 +7,38 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qtool.engine.contract import Engine, GenerationRequest
+from qtool.errors import MismatchError
 from qtool.records.bundle import Bundle
-from qtool.serve.supervision.engine_loop import Opened
-from qtool.serve.supervision.gate import reproduce, verify_files
+from qtool.serve.supervision.gate import MANIFEST, read_bundle, reproduce, verify_files
+from qtool.serve.supervision.messages import Opened
 from qtool.serve.supervision.threads import candidates, fastest, usable_cores
+from qtool.serve.supervision.wire import Opening
+from qtool.store.digest import file_digest
 
 _log = logging.getLogger("qtool.serve")
 _LONG_PROMPT_TOKENS = 512
 _WARM_UP_TOKENS = 4
+
+
+def opening(folder: Path, *, slots: int, device: str, threads: int | None) -> Opening:
+    """How the child opens the bundle of `folder`, whose manifest must still be the one that is there now."""
+    folder = folder.resolve()
+    arguments = {
+        "folder": str(folder),
+        "manifest_sha256": file_digest(folder / MANIFEST),
+        "slots": slots,
+        "device": device,
+        "threads": threads,
+    }
+    return Opening(f"{__name__}:opener", arguments)
+
+
+def opener(folder: str, manifest_sha256: str, slots: int, device: str, threads: int | None) -> "BundleOpener":
+    """The opener of a bundle, in the child. Raises MismatchError when the manifest was exchanged meanwhile."""
+    place = Path(folder)
+    if file_digest(place / MANIFEST) != manifest_sha256:
+        raise MismatchError(f"{place / MANIFEST}: was changed since the server started; start the server again")
+    return BundleOpener(place, read_bundle(place), slots, device, threads)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from qtool.engine.contract import EngineStatus, Scored, ScoreRequest, TokenEvent
 from qtool.serve.admission.fair_queue import FairQueue
 from qtool.serve.limits import Limits
-from qtool.serve.supervision.engine_loop import Abort, Failed, Opened, Phase, Refusal, Report, Score, Scores, Submit
 from qtool.serve.supervision.hosts import Host
 from qtool.serve.supervision.jobs import Again, Expired, Job, Lost, Rejected, Shed, Started
+from qtool.serve.supervision.messages import Abort, Failed, Opened, Phase, Refusal, Report, Score, Scores, Submit
 
 _log = logging.getLogger("qtool.serve")
 _WATCH_SECONDS = 0.1
