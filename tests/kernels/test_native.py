@@ -1,5 +1,6 @@
 """The compiled products: right against float64, the same bits for any batch, and never needed."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -283,6 +284,26 @@ def test_a_level_that_cannot_be_built_leaves_the_next(fresh: None, monkeypatch: 
     assert library.library is not None
     assert library.level is levels.LEVELS[-1]
     assert "avx512vnni" in library.reason
+
+
+@needs_native
+def test_a_compiler_that_hangs_is_waited_for_once(
+    fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compiler = tmp_path / "g++"
+    compiler.write_text(f"#!/bin/sh\necho >> {tmp_path}/calls\nsleep 1000\necho never\n")  # a child holds its output
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(native_build, "_BUILD_SECONDS", 0.5)
+    library = native_build.native()
+    assert library.library is None
+    assert "did not finish" in library.reason
+    assert "torch's own operators do the work" in capsys.readouterr().err
+    calls = (tmp_path / "calls").read_text()
+    native_build.native.cache_clear()  # as another process would find it
+    assert "remove" in native_build.native().reason
+    assert (tmp_path / "calls").read_text() == calls
 
 
 def test_a_library_that_others_could_have_written_is_not_loaded(tmp_path: Path) -> None:

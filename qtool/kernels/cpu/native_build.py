@@ -14,9 +14,12 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import psutil
 
 from qtool.errors import CapacityError
 from qtool.kernels.cpu.levels import COMMON_FLAGS, LEVELS, Level, chosen_level, lower_levels
@@ -26,6 +29,11 @@ _FOLDER = Path(__file__).parent
 _HEADERS = ("native.h", "native_inputs.h")
 _FLAGS = ("-std=c++17", "-O3", *COMMON_FLAGS, "-ffp-contract=off", "-fPIC", "-fopenmp")
 _BUILD_SECONDS = 120
+_PATIENCE_SECONDS = 3600  # a compiler that did not finish is not waited for again by every process of the next hour
+
+
+class CompilerHangs(OSError):
+    """g++ did not finish in time: a lower level would be waited for just as long."""
 
 
 class Native(NamedTuple):
@@ -54,6 +62,8 @@ def native() -> Native:
     for level in lower_levels(choice.level):
         try:
             return Native(_load(level, compiler, openmp), reason, level)
+        except CompilerHangs as error:
+            return Native(None, str(error))
         except (OSError, subprocess.SubprocessError, AttributeError) as error:
             reason = reason or str(error).splitlines()[0]
     return Native(None, reason)
@@ -66,8 +76,16 @@ def _load(level: Level, compiler: str | None, openmp: Path) -> Any:
         return _typed(ctypes.CDLL(str(kept)))
     if compiler is None:
         raise OSError("g++ was not found")
+    given_up = _given_up(compiler)
+    if given_up.is_file() and 0 <= time.time() - given_up.stat().st_mtime < _PATIENCE_SECONDS:
+        raise CompilerHangs(f"g++ did not finish within the last hour; remove {given_up} to try it again")
     with tempfile.TemporaryDirectory() as folder:
-        built = _build(level, compiler, openmp, Path(folder))
+        try:
+            built = _build(level, compiler, openmp, Path(folder))
+        except CompilerHangs as error:
+            sys.stderr.write(f"qtool: {error}; torch's own operators do the work, more slowly\n")
+            _write(given_up, b"")
+            raise
         library = _typed(ctypes.CDLL(str(built)))
         _keep(built, kept)
     return library
@@ -100,16 +118,30 @@ def _kept(level: Level, openmp: Path) -> Path:
     names = (*level.sources, *level.own, *_HEADERS)
     sources = b"".join((_FOLDER / name).read_bytes() for name in names)
     digest = hashlib.sha256(sources + repr((_FLAGS, level.defines, level.own_flags, openmp)).encode()).hexdigest()[:24]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qtool" / "native"
-    return cache / f"{digest}.so"
+    return _cache() / f"{digest}.so"
+
+
+def _given_up(compiler: str) -> Path:
+    """What stands in the cache where this very compiler did not finish: another path or version is tried at once."""
+    found = Path(compiler).stat()
+    digest = hashlib.sha256(repr((compiler, found.st_size, found.st_mtime_ns)).encode()).hexdigest()[:24]
+    return _cache() / f"{digest}.gave-up"
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qtool" / "native"
 
 
 def _keep(built: Path, kept: Path) -> None:
     """Puts the library where the next process finds it; a cache that cannot be written costs a build each time."""
+    _write(kept, built.read_bytes())
+
+
+def _write(kept: Path, content: bytes) -> None:
     try:
         kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as target:
-            target.write(built.read_bytes())
+            target.write(content)
         os.replace(target.name, kept)
     except OSError:
         return
@@ -142,7 +174,16 @@ def _run(commands: list[list[str]]) -> None:
 
 
 def _finished(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False)
+    """One command, ended with all it has started where it takes too long: g++ is a driver of other programs."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            said, complaint = process.communicate(timeout=_BUILD_SECONDS)
+        except subprocess.TimeoutExpired:
+            for one in (*psutil.Process(process.pid).children(recursive=True), process):
+                one.kill()
+            raise CompilerHangs(f"g++ did not finish in {_BUILD_SECONDS} seconds") from None
+    return subprocess.CompletedProcess(command, process.returncode, said, complaint)
 
 
 def _typed(library: Any) -> Any:
