@@ -33,6 +33,7 @@ from qtool.cli import (
     verify,
 )
 from qtool.errors import QtoolError, UsageError
+from qtool.machine.threads import wait_without_spinning
 
 CLOSED_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
 INTERRUPTED = 130
@@ -102,6 +103,7 @@ def main() -> None:
 
     Codes 0, 1 and 2 are verdicts: whatever else ends a command has another one.
     """
+    wait_without_spinning()
     signal.signal(signal.SIGTERM, _interrupt)  # a plain kill cleans up like Ctrl-C does
     _use_own_code_for_usage()
     try:

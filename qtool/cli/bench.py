@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from qtool.cli.options import Threads
 from qtool.cli.output import show, stage_progress
 
 
@@ -31,6 +32,7 @@ def command(
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0.")] = "auto",
     backend: Annotated[str, typer.Option(help="Engine backend for folders: qtool or transformers.")] = "qtool",
+    threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the profiles as one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
@@ -53,6 +55,7 @@ def command(
         dtype=dtype,
         device=device,
         backend=backend,
+        threads=threads,
         quiet=quiet,
     )
     show({profile.variant: profile for profile in found.profiles}, as_json, found.table())

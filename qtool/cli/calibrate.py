@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from qtool.cli.options import Threads
 from qtool.cli.output import show, stage_progress
 
 
@@ -67,6 +68,7 @@ def command(
     device: Device = "auto",
     dtype: Dtype = "auto",
     activation_mib: Budget = 2048,
+    threads: Threads = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -87,6 +89,7 @@ def command(
         "device": device,
         "dtype": dtype,
         "activation_mib": activation_mib,
+        "threads": threads,
         "quiet": quiet,
     }
     if shard is not None:
@@ -129,6 +132,7 @@ def sweep_command(
     ] = None,
     sets_dir: SetsDir = None,
     evals_dir: Annotated[Path | None, typer.Option(help="A folder of your own task files.")] = None,
+    threads: Threads = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -150,6 +154,7 @@ def sweep_command(
         observers=observer or (),
         sets_dir=sets_dir,
         evals_dir=evals_dir,
+        threads=threads,
         quiet=quiet,
     )
     show(found, as_json, sweep_text(found))

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from qtool.cli.options import Threads
 from qtool.cli.output import show, stage_progress
 
 
@@ -49,6 +50,7 @@ def command(
         bool, typer.Option("--unsafe-code", help="Run code that the model writes without a sandbox.")
     ] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the results.")] = None,
+    threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -76,6 +78,7 @@ def command(
         allow_unverified=allow_unverified,
         unsafe_code=unsafe_code,
         output=output,
+        threads=threads,
         quiet=quiet,
     )
     show(found, as_json, found.table())

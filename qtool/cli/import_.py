@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from qtool.cli.options import Threads
 from qtool.cli.output import show
 
 
@@ -13,6 +14,7 @@ def command(
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the variant.")],
     base: Annotated[str | None, typer.Option(help="The model it was made from: reference name, folder or id.")] = None,
     name: Annotated[str | None, typer.Option(help="The variant's name. Default: the output folder's.")] = None,
+    threads: Threads = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -20,5 +22,5 @@ def command(
     from qtool.front_door.quantization import import_variant
     from qtool.report.texts.variant_text import variant_text
 
-    variant = import_variant(checkpoint, output, base=base, name=name, quiet=quiet)
+    variant = import_variant(checkpoint, output, base=base, name=name, threads=threads, quiet=quiet)
     show(variant, as_json, f"{variant_text(variant, layers=False)}\n\n{output}")

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from qtool.cli.options import Threads
 from qtool.cli.output import show
 
 
@@ -41,6 +42,7 @@ def command(
         typer.Option("--verify-whole/--verify-streamed", help="Load the result whole with transformers, or never."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Threads = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -60,6 +62,7 @@ def command(
         "overrides": _pairs(override, "--override", "LAYER=SCHEME"),
         "name": name or output.name,
         "device": device,
+        "threads": threads,
         "quiet": quiet,
     }
     if plan_only:

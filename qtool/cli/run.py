@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from qtool.cli.options import Threads
 from qtool.cli.output import show_report, stage_progress
 
 
@@ -15,6 +16,7 @@ def command(
     ] = None,
     items: Annotated[int | None, typer.Option(min=1, help="Most items per task (default: as planned).")] = None,
     limit: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
+    threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
@@ -30,6 +32,6 @@ def command(
 
     asked = read_plan(plan)
     folder = output or Path("runs") / asked.name
-    report = run(asked, output=folder, items=items or limit, quiet=quiet)
+    report = run(asked, output=folder, items=items or limit, threads=threads, quiet=quiet)
     show_report(report, folder, as_json)
     raise typer.Exit(exit_code(run_verdict(report)))

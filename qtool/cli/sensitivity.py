@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from qtool.cli.options import Threads
 from qtool.cli.output import show
 
 
@@ -23,6 +24,7 @@ def command(
         Path | None,
         typer.Option(help="Keeps what is found, so that a killed run goes on. Default: sensitivity/MODEL."),
     ] = None,
+    threads: Threads = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -39,6 +41,7 @@ def command(
         task=task,
         items=items,
         folder=folder,
+        threads=threads,
         quiet=quiet,
     )
     show(found.task or found.kl, as_json, found.table())

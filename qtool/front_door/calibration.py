@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtool.front_door.paths import PathLike, optional_path
+from qtool.front_door.threads import on_threads
 from qtool.progress import chosen_progress
 from qtool.records.calibration import Calibration
 from qtool.records.plan import CalibrationSettings
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 DEFAULT_OBSERVERS = CalibrationSettings().observers
 
 
+@on_threads
 def calibrate(
     model: PathLike,
     output: PathLike,
@@ -30,6 +32,7 @@ def calibrate(
     device: str = "auto",
     dtype: str = "auto",
     activation_mib: int = 2048,
+    threads: int | None = None,
     quiet: bool = False,
 ) -> Calibration:
     """Runs a set of text through `model` and writes activation ranges and the set's certificate to the new folder
@@ -49,6 +52,7 @@ def calibrate(
     )
 
 
+@on_threads
 def calibrate_shard(
     model: PathLike,
     output: PathLike,
@@ -64,6 +68,7 @@ def calibrate_shard(
     device: str = "auto",
     dtype: str = "auto",
     activation_mib: int = 2048,
+    threads: int | None = None,
     quiet: bool = False,
 ) -> "Shard":
     """Part i of n of what `calibrate` does, `shard` "i/n"; `merge` joins all parts."""
@@ -89,6 +94,7 @@ def merge(shards: Sequence[PathLike], output: PathLike) -> Calibration:
     return merge_shards(tuple(map(Path, shards)), Path(output))
 
 
+@on_threads
 def sweep(
     model: PathLike,
     output: PathLike,
@@ -104,6 +110,7 @@ def sweep(
     observers: Sequence[str] = (),
     sets_dir: PathLike | None = None,
     evals_dir: PathLike | None = None,
+    threads: int | None = None,
     quiet: bool = False,
 ) -> "Sweep":
     """Scores every way to choose activation ranges on your tasks and names the layers that hurt."""

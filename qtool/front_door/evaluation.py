@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtool.front_door.paths import ModelLike, PathLike, model_place, optional_path
+from qtool.front_door.threads import on_threads
 from qtool.progress import chosen_progress
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from qtool.evaluate.verdicts.compare import Compared
 
 
+@on_threads
 def evaluate(
     variant: ModelLike,
     *,
@@ -32,6 +34,7 @@ def evaluate(
     allow_unverified: bool = False,
     unsafe_code: bool = False,
     output: PathLike | None = None,
+    threads: int | None = None,
     quiet: bool = False,
 ) -> "Findings":
     """Asks `variant` (a folder, a reference name, a hub id or a server's URL) every item of `tasks` and scores it; with

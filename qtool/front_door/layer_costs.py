@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from qtool.front_door.paths import PathLike, optional_path
+from qtool.front_door.threads import on_threads
 from qtool.progress import chosen_progress
 from qtool.records.presentation import Presented
 from qtool.records.variant import Recipe
@@ -37,6 +38,7 @@ class LayerSensitivity(Presented):
         return f"{text}\n\nwithin the budget: {named or 'no override'}"
 
 
+@on_threads
 def sensitivity(
     model: PathLike,
     *,
@@ -48,6 +50,7 @@ def sensitivity(
     task: str | None = None,
     items: int | None = None,
     folder: PathLike | None = None,
+    threads: int | None = None,
     quiet: bool = False,
 ) -> LayerSensitivity:
     """Scores each layer by what the model loses when it alone is rounded, and when it alone is kept."""

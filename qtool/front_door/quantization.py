@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from qtool.front_door.paths import PathLike, optional_path
+from qtool.front_door.threads import on_threads
 from qtool.progress import Progress, chosen_progress
 from qtool.records.variant import Recipe, Variant
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from qtool.records.estimate import Estimate
 
 
+@on_threads
 def quantize(
     model: PathLike,
     output: PathLike,
@@ -34,6 +36,7 @@ def quantize(
     max_fallbacks: float = 0.0,
     verify_whole: bool | None = None,
     device: str = "auto",
+    threads: int | None = None,
     quiet: bool = False,
 ) -> Variant:
     """Writes one 8- or 4-bit variant of `model` to the new folder `output` and verifies it from disk; `overrides` gives
@@ -74,6 +77,7 @@ def quantize(
     )
 
 
+@on_threads
 def estimate(
     model: PathLike,
     *,
@@ -91,6 +95,7 @@ def estimate(
     options: Mapping[str, str] | None = None,
     name: str = "variant",
     device: str = "auto",
+    threads: int | None = None,
     quiet: bool = False,
 ) -> "Estimate | None":
     """What `quantize` would cost, from one block that is really made; None for a method that takes the model whole."""
@@ -114,12 +119,14 @@ def estimate(
     return run(folder, recipe, name=name, calibration=optional_path(calibration), progress=progress, device=device)
 
 
+@on_threads
 def import_variant(
     checkpoint: PathLike,
     output: PathLike,
     *,
     base: PathLike | None = None,
     name: str | None = None,
+    threads: int | None = None,
     quiet: bool = False,
 ) -> Variant:
     """Imports an existing quantized checkpoint as a variant; reads every tensor and refuses unknown formats."""

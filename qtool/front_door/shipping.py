@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from qtool.errors import UsageError
 from qtool.front_door.paths import PathLike, optional_path
+from qtool.front_door.threads import on_threads
 from qtool.progress import chosen_progress
 from qtool.records.bundle import Bundle
 from qtool.records.plan import Plan
@@ -15,8 +16,14 @@ from qtool.records.presentation import Presented
 from qtool.records.report import Report
 
 
+@on_threads
 def run(
-    plan: PathLike | Plan, *, output: PathLike | None = None, items: int | None = None, quiet: bool = False
+    plan: PathLike | Plan,
+    *,
+    output: PathLike | None = None,
+    items: int | None = None,
+    threads: int | None = None,
+    quiet: bool = False,
 ) -> Report:
     """Carries out a plan, a file or a record, in the folder `output` (runs/<name of the plan>): calibrates, quantizes,
     evaluates, times, reports and bundles. Resumes, and skips what is unchanged."""
@@ -28,7 +35,10 @@ def run(
     return stages.run(asked, folder, progress=chosen_progress(quiet), command=_command(), limit=items)
 
 
-def demo(*, output: PathLike = Path("runs/demo"), items: int | None = None, quiet: bool = False) -> Report:
+@on_threads
+def demo(
+    *, output: PathLike = Path("runs/demo"), items: int | None = None, threads: int | None = None, quiet: bool = False
+) -> Report:
     """Runs the shipped demo plan on a bundled reference model."""
     from importlib.resources import as_file, files
 
@@ -36,7 +46,7 @@ def demo(*, output: PathLike = Path("runs/demo"), items: int | None = None, quie
 
     with as_file(files("qtool.reference") / "demo.toml") as path:
         plan = read_plan(path)
-    return run(plan, output=output, items=items, quiet=quiet)
+    return run(plan, output=output, items=items, threads=threads, quiet=quiet)
 
 
 def report(run: PathLike) -> Report:
@@ -95,7 +105,10 @@ class Verified(Presented):
         return "\n".join([*lines, *(f"edited since it was made: {path}" for path in self.documents)])
 
 
-def verify(bundle: PathLike, *, backend: str = "qtool", device: str = "auto", quiet: bool = False) -> Verified:
+@on_threads
+def verify(
+    bundle: PathLike, *, backend: str = "qtool", device: str = "auto", threads: int | None = None, quiet: bool = False
+) -> Verified:
     """Checks every file of a bundle and has `backend` answer its golden prompts. Raises MismatchError where a file or
     an answer is not what was recorded."""
     from qtool.engine.load import open_engine

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from qtool.front_door.paths import ModelLike, PathLike, model_place
+from qtool.front_door.threads import on_threads
 from qtool.progress import chosen_progress
 from qtool.records.latency import LatencyProfile
 from qtool.records.place import Place
@@ -53,6 +54,7 @@ def time(
     dtype: str = "auto",
     device: str = "auto",
     backend: str = "qtool",
+    threads: int | None = None,
     quiet: bool = False,
 ) -> Timings:
     """Times `variants` side by side: first token, later tokens, end to end, throughput, cold start and memory; raw
@@ -72,12 +74,14 @@ def time(
         dtype=dtype,
         device=device,
         backend=backend,
+        threads=threads,
         quiet=quiet,
     )
     refuse_failed(found)
     return found
 
 
+@on_threads
 def time_variants(
     variants: Sequence[ModelLike],
     output: PathLike,
@@ -94,6 +98,7 @@ def time_variants(
     dtype: str,
     device: str,
     backend: str,
+    threads: int | None,
     quiet: bool,
 ) -> Timings:
     """What `time` returns, also where every request of a variant failed."""

@@ -1,6 +1,7 @@
 """A model opened in a process of its own: time to its first token, time to load, and the most memory it took."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -39,9 +40,17 @@ class Trial:
 def cold_start(folder: Path, trial: Trial) -> ColdStart:
     """Measured in a fresh process. Raises ModelError with what that process said when it fails."""
     command = [sys.executable, "-m", "qtool.latency.cold_start", str(folder), json.dumps(asdict(trial))]
+    import torch
+
     started = time.time()
     try:
-        process = subprocess.run([*command, str(started)], capture_output=True, text=True, timeout=_LONGEST_S)
+        process = subprocess.run(
+            [*command, str(started)],
+            capture_output=True,
+            text=True,
+            timeout=_LONGEST_S,
+            env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
+        )
     except subprocess.TimeoutExpired as error:
         raise CapacityError(f"{folder}: gave no token within {_LONGEST_S} s of starting") from error
     if process.returncode != 0:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from qtool.engine.contract import Engine, GenerationRequest
 from qtool.errors import MismatchError
+from qtool.machine.threads import usable_cores
 from qtool.records.bundle import Bundle
 from qtool.serve.supervision.gate import MANIFEST, read_bundle, reproduce, verify_files
 from qtool.serve.supervision.messages import Opened
-from qtool.serve.supervision.threads import candidates, fastest, usable_cores
+from qtool.serve.supervision.threads import candidates, fastest
 from qtool.serve.supervision.wire import Opening
 from qtool.store.digest import file_digest
 

@@ -1,19 +1,12 @@
 """How many threads an engine computes with: the cores this process really has, and of those as many as help."""
 
-import math
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
+
+from qtool.machine.threads import usable_cores
 
 _WORTH = 0.9  # more threads must save at least a tenth: on a shared machine they cost others their cores
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: its affinity, and the quota of its cgroup where there is one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _quota()
-    return max(1, min(cores, math.ceil(quota) if quota else cores))
 
 
 def environment(threads: int | None) -> dict[str, str]:
@@ -51,19 +44,3 @@ def fastest(run: Callable[[], object], candidates: list[int]) -> tuple[int, dict
 def candidates(cores: int) -> list[int]:
     """1, half of the cores and all of them."""
     return sorted({1, max(cores // 2, 1), cores})
-
-
-def _quota() -> float | None:
-    """CPUs that the control group allows, in version 2 or 1; None without a limit."""
-    try:
-        whole, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return None if whole == "max" else int(whole) / int(period)
-    except (OSError, ValueError):
-        pass
-    try:
-        folder = Path("/sys/fs/cgroup/cpu")
-        whole = (folder / "cpu.cfs_quota_us").read_text(encoding="ascii")
-        period = (folder / "cpu.cfs_period_us").read_text(encoding="ascii")
-        return int(whole) / int(period) if int(whole) > 0 else None
-    except (OSError, ValueError):
-        return None
