@@ -111,7 +111,7 @@ def _compared(folder: Path, row: Row, name: str) -> float:
 
 def _of_transformers(folder: Path, row: Row, name: str) -> Any:
     from qtool.errors import QtoolError
-    from qtool.models.skeleton import load_base
+    from qtool.models.completeness import load_base
     from qtool.quantize.output.readings import load_with_transformers
 
     if name == "base":

@@ -301,7 +301,7 @@ def activations(toy: bool, *, down_only: bool = False) -> dict[str, Any]:
     from qtool.data.sequences import draw_sequences
     from qtool.data.sets import load_set
     from qtool.models.architecture import describe_model
-    from qtool.models.skeleton import load_base
+    from qtool.models.completeness import load_base
     from qtool.models.tokenizer import load_tokenizer
 
     folder = reference.folder(reference.names()[0 if toy else -1])

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from qtool.calibrate.stage import calibrate
 from qtool.models.architecture import describe
-from qtool.models.checkpoint import identify, tokenizer_files
+from qtool.models.checkpoint import tokenizer_files
+from qtool.models.identity import identify
 from qtool.progress import RichProgress
 from qtool.records.calibration import Calibration, LayerRange
 from qtool.records.plan import CalibrationSettings

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from qtool.models.architecture import describe
-from qtool.models.checkpoint import identify
+from qtool.models.identity import identify
 from qtool.records.calibration import Calibration, LayerRange
 from qtool.store.ranges_file import Sequences, pad, write_sequences
 from qtool.store.run_directory import write_record

@@ -147,7 +147,8 @@ def prepare(
 ) -> Prepared:
     """Draws the rows and opens the model. Raises everything that can be known to be wrong before the pass."""
     from qtool.machine.device import choose_device, choose_dtype
-    from qtool.models.checkpoint import identify, read_config
+    from qtool.models.checkpoint import read_config
+    from qtool.models.identity import identify
     from qtool.models.tokenizer import load_tokenizer
     from qtool.streaming.block_stream import BlockStream
 

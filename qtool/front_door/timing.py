@@ -159,7 +159,8 @@ def _named(variants: Sequence[ModelLike]) -> dict[str, Place]:
 def _refuse_other_bases(named: Mapping[str, Place]) -> None:
     """Raises MismatchError where a variant would be timed beside a model that is not of its base."""
     from qtool.errors import MismatchError
-    from qtool.models.checkpoint import identify, is_quantized, read_config
+    from qtool.models.checkpoint import is_quantized, read_config
+    from qtool.models.identity import identify
     from qtool.records.model import same_base
     from qtool.records.variant import Variant
     from qtool.store.codec import read_json

@@ -1,7 +1,6 @@
 """A model folder's weights, opened lazily: tensors are read one at a time, never the whole file."""
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,9 +11,8 @@ import torch
 from torch import Tensor
 
 from qtool.errors import ModelError, NumericError, StoreError
+from qtool.formats.gguf.note import GGUF_NOTE
 from qtool.formats.safetensors_header import StoredTensor, read_header
-from qtool.models.gguf_note import GGUF_NOTE
-from qtool.records.model import ModelIdentity
 from qtool.store.codec import read_json_object
 from qtool.store.digest import folder_digest
 
@@ -31,8 +29,6 @@ _TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 KEYS_OF_STORAGE = ("quantization_config", "compression_config")
-_LICENCE = re.compile(r"^license:\s*[\"']?([\w.-]+)[\"']?\s*$", re.MULTILINE)
-_CARD_CHARACTERS = 20_000  # the head of a model card is shorter
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -190,44 +186,6 @@ def is_quantized(config: dict[str, Any]) -> bool:
 def is_of_unknown_base(folder: Path) -> bool:
     """Whether the model in `folder` was quantized by somebody who left no word of the model it was made from."""
     return is_quantized(read_config(folder)) or (folder / GGUF_NOTE).is_file()
-
-
-def identify(folder: Path, *, name: str | None = None, source: str | None = None) -> ModelIdentity:
-    """What makes the model in `folder` the same as another: digests of its weights and tokenizer, not its path.
-
-    `name` and `source` are those of the hub for a folder of the hub's cache, else the folder's own name: an artifact
-    carries no path of the machine it was made on.
-    """
-    from qtool.models.skeleton import count_parameters
-
-    checkpoint = open_checkpoint(folder)
-    architectures = checkpoint.config.get("architectures") or [str(checkpoint.config["model_type"])]
-    resolved = folder.resolve()
-    cached = resolved.parent.name == "snapshots"  # .../models--<owner>--<name>/snapshots/<revision>
-    hub_id = "/".join(resolved.parent.parent.name.split("--")[1:]) if cached else ""
-    return ModelIdentity(
-        name=name or hub_id.rpartition("/")[2] or folder.name or resolved.name,
-        source=source or hub_id or folder.name or resolved.name,
-        revision=resolved.name if cached else None,
-        architecture=str(architectures[0]),
-        weights_digest=weights_digest(folder),
-        tokenizer_digest=tokenizer_digest(folder),
-        dtype=str(checkpoint.main_dtype()).removeprefix("torch."),
-        parameters=count_parameters(folder),
-        bytes=checkpoint.bytes,
-        licence=_licence(folder),
-    )
-
-
-def _licence(folder: Path) -> str | None:
-    """The licence that the folder's model card names in its head."""
-    card = folder / "README.md"
-    if not card.is_file():
-        return None
-    with card.open(encoding="utf-8", errors="replace") as file:
-        parts = file.read(_CARD_CHARACTERS).split("---", 2)
-    found = _LICENCE.search(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
-    return found[1] if found else None
 
 
 def weights_digest(folder: Path) -> str:

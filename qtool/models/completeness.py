@@ -1,13 +1,17 @@
-"""Whether a checkpoint holds the tensors of its model: all of them, in their shapes, and no others."""
+"""Whether a checkpoint holds the tensors of its model: all of them, in their shapes, and no others; and the base model
+loaded whole, which has to."""
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import torch
 
 from qtool.errors import ModelError
 from qtool.formats.tensor_names import StoredNames, open_as_used
-from qtool.models.checkpoint import Checkpoint
-from qtool.models.skeleton import empty_model
+from qtool.models.checkpoint import Checkpoint, is_quantized, open_checkpoint
+from qtool.models.foreign import blamed_on
+from qtool.models.skeleton import attention_of, empty_model, quiet_transformers
 from qtool.models.unfolded import unfold
 
 _PREFIXES = ("_orig_mod.", "module.", "base_model.model.")  # torch.compile, DataParallel, peft
@@ -46,6 +50,42 @@ def refuse_incomplete_folder(folder: Path) -> None:
     model = unfold(empty_model(folder))
     checkpoint, names = open_as_used(folder, model)
     refuse_incomplete(checkpoint, model, names, quantized=frozenset())
+
+
+def load_base(
+    folder: Path,
+    *,
+    dtype: torch.dtype | Literal["auto"] = "auto",
+    device: torch.device | str = "cpu",
+) -> Any:
+    """The unquantized model of `folder`, whole, in evaluation mode with the attention of attention_of.
+
+    Raises ModelError when the folder holds a quantized checkpoint, or tensors are missing, unexpected or of another
+    shape: a model that loads only in part answers, and answers wrongly.
+    """
+    from transformers import AutoModelForCausalLM
+
+    checkpoint = open_checkpoint(folder)
+    if is_quantized(checkpoint.config):
+        raise ModelError(f"{folder}: is a quantized checkpoint; give the base model it was made from")
+    refuse_incomplete_folder(folder)
+    config: Any = empty_model(folder).config
+    with blamed_on(f"{folder}: transformers cannot load it"), quiet_transformers():
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=checkpoint.main_dtype() if dtype == "auto" else dtype,
+            attn_implementation=attention_of(config),
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they are listed, and refused below
+        )
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        found = sorted(name if isinstance(name, str) else str(name[0]) for name in loading.get(problem, ()))
+        if found:
+            raise ModelError(f"{folder}: {len(found)} {problem.replace('_', ' ')} in the checkpoint, first {found[0]}")
+    return model.eval().to(device)
 
 
 def shared_names(model: Any) -> dict[str, frozenset[str]]:

@@ -1,4 +1,4 @@
-"""The model as modules: empty on the meta device for its structure, or loaded whole from disk."""
+"""The model as modules, empty on the meta device: its structure, ready to be given tensors."""
 
 import contextlib
 import io
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from qtool.errors import ModelError
-from qtool.models.checkpoint import KEYS_OF_STORAGE, Checkpoint, is_quantized, open_checkpoint, read_config
+from qtool.models.checkpoint import KEYS_OF_STORAGE, Checkpoint, open_checkpoint, read_config
 from qtool.models.conversion import Translation
 from qtool.models.foreign import blamed_on
 
@@ -68,44 +68,6 @@ def untie(config: Any) -> None:
 def count_parameters(folder: Path) -> int:
     """Scalars of the unquantized model; tied weights count once."""
     return sum(parameter.numel() for parameter in empty_model(folder).parameters())
-
-
-def load_base(
-    folder: Path,
-    *,
-    dtype: torch.dtype | Literal["auto"] = "auto",
-    device: torch.device | str = "cpu",
-) -> Any:
-    """The unquantized model of `folder`, whole, in evaluation mode with the attention of attention_of.
-
-    Raises ModelError when the folder holds a quantized checkpoint, or tensors are missing, unexpected or of another
-    shape: a model that loads only in part answers, and answers wrongly.
-    """
-    from transformers import AutoModelForCausalLM
-
-    from qtool.models.completeness import refuse_incomplete_folder  # which needs empty_model
-
-    checkpoint = open_checkpoint(folder)
-    if is_quantized(checkpoint.config):
-        raise ModelError(f"{folder}: is a quantized checkpoint; give the base model it was made from")
-    refuse_incomplete_folder(folder)
-    config: Any = empty_model(folder).config
-    with blamed_on(f"{folder}: transformers cannot load it"), quiet_transformers():
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=checkpoint.main_dtype() if dtype == "auto" else dtype,
-            attn_implementation=attention_of(config),
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that they are listed, and refused below
-        )
-    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        found = sorted(name if isinstance(name, str) else str(name[0]) for name in loading.get(problem, ()))
-        if found:
-            raise ModelError(f"{folder}: {len(found)} {problem.replace('_', ' ')} in the checkpoint, first {found[0]}")
-    return model.eval().to(device)
 
 
 def attention_of(config: Any) -> Literal["sdpa", "eager"]:

@@ -37,7 +37,7 @@ def run(plan: Plan, folder: Path, *, progress: Progress, command: str, limit: in
     `limit` caps the items of every task. Raises StoreError when another process runs in the same folder, and whatever
     a stage raises; the folder then holds all finished stages and the same command resumes.
     """
-    from qtool.models.checkpoint import identify
+    from qtool.models.identity import identify
     from qtool.models.locate import locate
 
     if limit is not None:

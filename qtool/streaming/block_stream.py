@@ -17,7 +17,8 @@ from qtool.errors import ModelError
 from qtool.models.architecture import Architecture, describe_model
 from qtool.models.block_form import BlockCall, BlockForm, split_call
 from qtool.models.checkpoint import is_quantized, open_checkpoint
-from qtool.models.skeleton import empty_model, load_base
+from qtool.models.completeness import load_base
+from qtool.models.skeleton import empty_model
 from qtool.streaming.stored_tensors import StoredTensors
 
 

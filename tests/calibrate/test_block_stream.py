@@ -6,7 +6,7 @@ import pytest
 import small_architectures as architectures
 import torch
 
-from qtool.models.skeleton import load_base
+from qtool.models.completeness import load_base
 from qtool.streaming.block_stream import BlockStream
 
 CPU = torch.device("cpu")

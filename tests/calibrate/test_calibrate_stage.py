@@ -17,7 +17,7 @@ from qtool.calibrate.passes.shards import merge_shards
 from qtool.calibrate.stage import Machine, calibrate, calibrate_shard
 from qtool.calibrate.statistics.activations import Activations
 from qtool.errors import DataError, MismatchError, NumericError, StoreError, UnknownName, UsageError
-from qtool.models.skeleton import load_base
+from qtool.models.completeness import load_base
 from qtool.progress import Advance, Silent
 from qtool.records.calibration import Calibration
 from qtool.records.plan import CalibrationSettings

@@ -19,7 +19,7 @@ from qtool.formats.stored_weights import dequantize
 from qtool.kernels.cpu import native_cpu
 from qtool.models.architecture import describe
 from qtool.models.checkpoint import open_checkpoint
-from qtool.models.skeleton import load_base
+from qtool.models.completeness import load_base
 from qtool.progress import Silent
 from qtool.quantize.stage import quantize
 from qtool.records.variant import Recipe

@@ -84,7 +84,7 @@ def test_a_file_answers_as_the_variant_it_was_made_from(tmp_path: Path, cache: P
 
 @pytest.mark.parametrize(("kind", "scheme"), [("Q4_0", "w4a16"), ("Q5_0", "gguf")])
 def test_an_imported_file_belongs_to_the_base_it_names(kind: str, scheme: str, tmp_path: Path, cache: Path) -> None:
-    from qtool.models.checkpoint import identify
+    from qtool.models.identity import identify
     from qtool.quantize.output.importing import import_variant
 
     _, file = _written(tmp_path)

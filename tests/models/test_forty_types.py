@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from benchmarks.tiny_architectures import make
-from qtool.models.completeness import refuse_incomplete_folder
-from qtool.models.skeleton import load_base
+from qtool.models.completeness import load_base, refuse_incomplete_folder
 from qtool.quantize.blocks.streaming import StreamedModel
 
 TYPES = (

@@ -12,9 +12,10 @@ from qtool.errors import ModelError, NumericError, UnknownName
 from qtool.formats.safetensors_header import read_header
 from qtool.formats.stored_format import stored_formats
 from qtool.models.architecture import describe
-from qtool.models.checkpoint import identify, open_checkpoint
+from qtool.models.checkpoint import open_checkpoint
+from qtool.models.completeness import load_base
+from qtool.models.identity import identify
 from qtool.models.locate import locate
-from qtool.models.skeleton import load_base
 
 
 def test_tensors_are_read_as_they_were_saved(llama: Path) -> None:

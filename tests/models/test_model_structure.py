@@ -10,7 +10,8 @@ from tiny_model import make_tiny_gpt2, make_tiny_llama
 from qtool.errors import ModelError
 from qtool.models.architecture import describe, describe_model
 from qtool.models.checkpoint import open_checkpoint
-from qtool.models.skeleton import empty_model, load_base
+from qtool.models.completeness import load_base
+from qtool.models.skeleton import empty_model
 
 
 def test_llama_is_described(llama: Path) -> None:

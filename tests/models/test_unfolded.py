@@ -12,7 +12,8 @@ from qtool.errors import ModelError
 from qtool.formats.tensor_names import open_as_used
 from qtool.models.architecture import describe, describe_model
 from qtool.models.checkpoint import open_checkpoint
-from qtool.models.skeleton import empty_model, load_base
+from qtool.models.completeness import load_base
+from qtool.models.skeleton import empty_model
 from qtool.models.unfolded import Experts, TurnedLinear, unfold
 
 Maker = Callable[[Path], Path]

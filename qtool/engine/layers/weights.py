@@ -31,7 +31,8 @@ from qtool.kernels.linear import KernelLinear
 from qtool.kernels.tiles import TileKernel
 from qtool.models.architecture import LinearLayer, describe_model
 from qtool.models.checkpoint import Checkpoint, open_checkpoint
-from qtool.models.skeleton import empty_model, load_base
+from qtool.models.completeness import load_base
+from qtool.models.skeleton import empty_model
 from qtool.models.unfolded import unfold
 
 _DEAD_NAMES = ("rotary_emb.inv_freq", "masked_bias", "attn.bias")  # buffers that old checkpoints carry along

@@ -32,9 +32,10 @@ def identify_folder(folder: Path, settings: Settings = DEFAULTS) -> Subject:
             has_chat=has_chat_template(folder),
             base_digest=variant.base.weights_digest,
         )
-    from qtool.models import checkpoint
+    from qtool.models.checkpoint import is_of_unknown_base
+    from qtool.models.identity import identify
 
-    identity = checkpoint.identify(folder)
+    identity = identify(folder)
     return Subject(
         place=folder,
         name=identity.name,
@@ -43,7 +44,7 @@ def identify_folder(folder: Path, settings: Settings = DEFAULTS) -> Subject:
         is_base=True,
         weight_error=None,
         has_chat=has_chat_template(folder),
-        base_digest="" if checkpoint.is_of_unknown_base(folder) else identity.weights_digest,
+        base_digest="" if is_of_unknown_base(folder) else identity.weights_digest,
     )
 
 

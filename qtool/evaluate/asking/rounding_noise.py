@@ -53,7 +53,7 @@ def _copy(work: Work) -> tuple[Any, str]:
     from qtool.engine.scheduling.memory import available_bytes
     from qtool.machine.device import choose_device, choose_dtype
     from qtool.models.checkpoint import is_quantized, open_checkpoint, read_config
-    from qtool.models.skeleton import load_base
+    from qtool.models.completeness import load_base
 
     folder = work.subject.place
     if isinstance(folder, Server) or not (folder / "config.json").is_file() or is_quantized(read_config(folder)):

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qtool.errors import ModelError
+from qtool.formats.gguf.note import KEPT_AS_CODES
 from qtool.formats.stored_weights import StoredWeight
-from qtool.models.gguf_note import KEPT_AS_CODES
 
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 _ROTARY = "rope_freqs.weight"

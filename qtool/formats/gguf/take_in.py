@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qtool.formats.gguf.note import GGUF_NOTE, GgufNote
 from qtool.formats.gguf.read import GgufFile, Piece, config_of, open_gguf, pieces, tokenizer_of
-from qtool.models.gguf_note import GGUF_NOTE, GgufNote
 from qtool.store.run_directory import new_folder, write_record, write_text
 
 _SHARD_BYTES = 5_000_000_000

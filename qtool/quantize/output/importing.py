@@ -6,14 +6,15 @@ from pathlib import Path
 
 from qtool import __version__
 from qtool.errors import MismatchError, ModelError
+from qtool.formats.gguf.note import KEPT_AS_CODES, PLAIN, GgufNote, gguf_note
 from qtool.formats.stored_format import read_weight, stored_formats, stored_names
 from qtool.formats.stored_weights import StoredFormat, dequantize
 from qtool.formats.tensor_names import weights_as_used
 from qtool.machine.peak_memory import peak_bytes, reset_peak
 from qtool.models.architecture import Architecture, LinearLayer, describe
-from qtool.models.checkpoint import INDEX_NAME, Checkpoint, identify, open_checkpoint, tokenizer_digest, tokenizer_files
+from qtool.models.checkpoint import INDEX_NAME, Checkpoint, open_checkpoint, tokenizer_digest, tokenizer_files
 from qtool.models.checkpoint import weights_digest as digest_of
-from qtool.models.gguf_note import KEPT_AS_CODES, PLAIN, GgufNote, gguf_note
+from qtool.models.identity import identify
 from qtool.models.skeleton import empty_model
 from qtool.models.tokenizer import load_tokenizer
 from qtool.models.unfolded import unfold

@@ -10,8 +10,9 @@ from qtool.errors import MismatchError, PlanError, QuantizationError, StoreError
 from qtool.formats.stored_format import stored_formats
 from qtool.formats.tensor_names import StoredNames, open_as_used
 from qtool.models.architecture import Architecture, describe_model
-from qtool.models.checkpoint import Checkpoint, identify
+from qtool.models.checkpoint import Checkpoint
 from qtool.models.completeness import refuse_incomplete
+from qtool.models.identity import identify
 from qtool.models.skeleton import empty_model
 from qtool.models.unfolded import unfold
 from qtool.progress import Progress

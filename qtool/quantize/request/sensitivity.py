@@ -18,8 +18,8 @@ from qtool.errors import PlanError
 from qtool.formats.stored_weights import dequantize
 from qtool.formats.tensor_names import weights_as_used
 from qtool.models.architecture import Architecture, LinearLayer, describe_model
-from qtool.models.checkpoint import identify
-from qtool.models.skeleton import load_base
+from qtool.models.completeness import load_base
+from qtool.models.identity import identify
 from qtool.models.unfolded import unfold
 from qtool.progress import Progress
 from qtool.quantize.output.layouts import LayerScheme, layer_bytes, scale_dtype
