@@ -11,6 +11,7 @@ from qtool.records.variant import Variant
 from qtool.report.join import join
 from qtool.report.stage import judge
 from qtool.report.unchanged import changed_part
+from qtool.store import layout
 from qtool.store.codec import read_json
 
 
@@ -18,9 +19,9 @@ def read_report(run: Path) -> Report:
     """The report of `run`. Raises StoreError saying how to get one."""
     if not run.is_dir():
         raise StoreError(f"{run}: no such folder; give the folder that `qtool run` wrote")
-    if not (run / "report.json").is_file():
+    if not (run / layout.REPORT).is_file():
         raise StoreError(f"{run}: has no report; write it with: qtool report {run}")
-    return read_json(Report, run / "report.json")
+    return read_json(Report, run / layout.REPORT)
 
 
 def judged_anew(run: Path, progress: Progress) -> Report:
@@ -33,7 +34,7 @@ def judged_anew(run: Path, progress: Progress) -> Report:
             _check_evaluation(run, variant, evaluation)
     fresh = judge(joined, name=run.resolve().name, command=stored.command)
     if fresh != stored:
-        progress.note(f"{run / 'report.json'}: is not what the evaluations say, and is not used")
+        progress.note(f"{run / layout.REPORT}: is not what the evaluations say, and is not used")
     return fresh
 
 
@@ -74,7 +75,7 @@ def choose(report: Report, variant: str | None) -> tuple[ReportRow, str]:
 
 def check_unchanged(folder: Path, row: ReportRow) -> None:
     """Raises MismatchError unless `folder` still holds the variant that was evaluated, to the byte."""
-    if not (folder / "variant.json").is_file():
+    if not (folder / layout.VARIANT).is_file():
         raise StoreError(f"{folder}: the variant is gone; make it again with the same qtool run")
     for evaluation in row.evaluations:
         if evaluation.variant_digest != row.variant.weights_digest:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from qtool.errors import StoreError
 from qtool.records.bundle import Bundle, BundleFile
+from qtool.store import layout
 from qtool.store.digest import file_digest
 
-MANIFEST = "bundle.json"
 SUMS = "SHA256SUMS"
 _KINDS = (".safetensors", ".json", ".jinja", ".txt", ".model", ".tiktoken")
-_CALIBRATION = ("calibration.json", "ranges.safetensors", "histograms.safetensors")
+_CALIBRATION = (layout.CALIBRATION, layout.RANGES, layout.HISTOGRAMS)
 
 
 def copy_variant(variant: Path, target: Path) -> None:
@@ -24,16 +24,17 @@ def copy_variant(variant: Path, target: Path) -> None:
 
 def copy_calibration(run: Path, target: Path) -> None:
     """The calibration of `run`, for watching drift on live traffic; nothing where there was none."""
-    found = [run / "calibration" / name for name in _CALIBRATION if (run / "calibration" / name).is_file()]
-    if found:
-        (target / "calibration").mkdir()
-    for path in found:
-        shutil.copyfile(path, target / "calibration" / path.name)
+    source, copy = layout.RunFolder(run).calibration, layout.RunFolder(target).calibration
+    files = [source / name for name in _CALIBRATION if (source / name).is_file()]
+    if files:
+        copy.mkdir()
+    for path in files:
+        shutil.copyfile(path, copy / path.name)
 
 
 def listed(folder: Path) -> tuple[BundleFile, ...]:
     """Every file of `folder` except the manifest, by path, with its size and SHA-256."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != layout.BUNDLE)
     return tuple(
         BundleFile(path.relative_to(folder).as_posix(), path.stat().st_size, file_digest(path)) for path in paths
     )
@@ -42,4 +43,4 @@ def listed(folder: Path) -> tuple[BundleFile, ...]:
 def sums(folder: Path, manifest: Bundle) -> str:
     """Every file with its digest, the manifest's too, as `sha256sum --check` reads them."""
     lines = [f"{entry.sha256}  {entry.path}" for entry in manifest.files]
-    return "\n".join([*lines, f"{file_digest(folder / MANIFEST)}  {MANIFEST}"]) + "\n"
+    return "\n".join([*lines, f"{file_digest(folder / layout.BUNDLE)}  {layout.BUNDLE}"]) + "\n"

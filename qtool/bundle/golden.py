@@ -8,6 +8,7 @@ from qtool.engine.contract import Engine, ScoreRequest
 from qtool.engine.golden import observe
 from qtool.errors import StoreError
 from qtool.records.bundle import GoldenPrompt
+from qtool.store import layout
 
 _PROMPTS = 8
 _NEW_TOKENS = 8
@@ -28,7 +29,7 @@ def golden_prompts(run: Path, variant: str, engine: Engine, folder: Path, dtype:
     tokenizer = load_tokenizer(folder)
     status = engine.status()
     longest = min(_MOST_TOKENS, status.context_tokens - _NEW_TOKENS)
-    texts = list(_evaluated_prompts(run / "evaluations" / variant)) or list(_FALLBACK)
+    texts = list(_evaluated_prompts(layout.RunFolder(run).evaluations(variant))) or list(_FALLBACK)
     if texts == list(_FALLBACK) and has_chat_template(folder):
         texts = [render_chat(tokenizer, [{"role": "user", "content": text}]) for text in texts]
     ids = [encode(tokenizer, text)[:longest] for text in texts[:_PROMPTS]]

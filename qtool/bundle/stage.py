@@ -5,7 +5,7 @@ from pathlib import Path
 from qtool import __version__
 from qtool.bundle.card import commands, head
 from qtool.bundle.choose import check_unchanged, choose, judged_anew
-from qtool.bundle.contents import MANIFEST, SUMS, copy_calibration, copy_variant, listed, sums
+from qtool.bundle.contents import SUMS, copy_calibration, copy_variant, listed, sums
 from qtool.bundle.deploy import render, write_deploy
 from qtool.bundle.golden import golden_prompts
 from qtool.bundle.settings import best_level, deploy_settings, measured_dtype, runtime_settings
@@ -14,6 +14,7 @@ from qtool.records.bundle import Bundle, GoldenPrompt
 from qtool.records.report import ReportRow
 from qtool.records.unverified import refuse_unverified
 from qtool.report.html import page
+from qtool.store import layout
 from qtool.store.run_directory import new_folder, write_record, write_text
 
 FORMAT_VERSION = 1
@@ -36,22 +37,22 @@ def bundle(
     """
     report = judged_anew(run, progress)
     row, chosen = choose(report, variant)
-    refuse_unverified(row.variant, run / "variants" / row.variant.name, allowed=allow_unverified)
-    source = run / "variants" / row.variant.name
+    source = layout.RunFolder(run).variant(row.variant.name)
+    refuse_unverified(row.variant, source, allowed=allow_unverified)
     with (
         progress.track("bundle", _STEPS, "steps") as advance,
-        new_folder(output or run / "bundle", replace=replace) as folder,
+        new_folder(output or layout.RunFolder(run).bundle, replace=replace) as folder,
     ):
         check_unchanged(source, row)
         copy_variant(source, folder)
         copy_calibration(run, folder)
-        write_text(folder / "report.html", page(report))
+        write_text(folder / layout.REPORT_PAGE, page(report))
         advance(1)
         dtype, context_tokens, golden = _observe(run, row, folder)
         advance(1)
         manifest = _describe(folder, row, chosen, dtype=dtype, context_tokens=context_tokens, golden=golden)
         advance(1)
-        write_record(folder / MANIFEST, manifest)
+        write_record(folder / layout.BUNDLE, manifest)
         write_text(folder / SUMS, sums(folder, manifest))
         advance(1)
     return manifest

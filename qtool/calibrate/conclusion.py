@@ -16,8 +16,8 @@ from qtool.data.sequences import TokenSequence
 from qtool.records.calibration import Calibration, LayerRange, SourceCount
 from qtool.records.histogram import Histogram
 from qtool.records.model import ModelIdentity
+from qtool.store import layout
 from qtool.store.ranges_file import (
-    MANIFEST,
     Bounds,
     ChannelStatistics,
     Sequences,
@@ -89,7 +89,7 @@ def finish(
         streamed=task.streamed,
         certificate=certificate,
     )
-    write_record(folder / MANIFEST, calibration)
+    write_record(folder / layout.CALIBRATION, calibration)
     return calibration
 
 

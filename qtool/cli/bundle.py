@@ -22,7 +22,9 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Write weights, tokenizer, golden prompts, settings, model card and deployment files as one folder."""
-    target = output or run / "bundle"
+    from qtool.store.layout import RunFolder
+
+    target = output or RunFolder(run).bundle
     stage_progress(quiet).note(f"{target}: bundling {variant or 'the recommended variant'} of {run}")
     from qtool.front_door.shipping import bundle
 

@@ -33,8 +33,10 @@ def stage_progress(quiet: bool) -> Progress:
 def show_report(report: Report, folder: Path, as_json: bool) -> None:
     """Prints a run's table, where its report lies and, where one was made, its bundle."""
     from qtool.report.texts.text_table import text_table
+    from qtool.store import layout
 
-    lines = [text_table(report), "", f"report: {folder / 'report.html'}"]
+    lines = [text_table(report), "", f"report: {folder / layout.REPORT_PAGE}"]
     if report.recommendation.variant is not None:
-        lines.append(f"bundle: {folder / 'bundle'}  (serve it: qtool serve {folder / 'bundle'})")
+        bundle = layout.RunFolder(folder).bundle
+        lines.append(f"bundle: {bundle}  (serve it: qtool serve {bundle})")
     show(report, as_json, "\n".join(lines))

@@ -15,6 +15,7 @@ def command(
     """Join verdicts, latency and size of a run; write report.json, report.md and report.html into it."""
     from qtool.front_door.shipping import report
     from qtool.report.texts.text_table import text_table
+    from qtool.store.layout import REPORT_PAGE
 
     result = report(run)
-    show(result, as_json, f"{text_table(result)}\n\nreport: {run / 'report.html'}")
+    show(result, as_json, f"{text_table(result)}\n\nreport: {run / REPORT_PAGE}")

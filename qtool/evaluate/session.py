@@ -21,6 +21,7 @@ from qtool.records.place import Place, Server
 from qtool.records.presentation import Presented
 from qtool.records.ship_rule import overall, verdict_of
 from qtool.records.task import TaskSpec
+from qtool.store import layout
 
 DEFAULT_MARGIN_POINTS = 2.0
 _WORSE = 0.05
@@ -106,16 +107,14 @@ def _questions(asked: Sequence[Asked]) -> list[power.Question]:
 def default_output(model: Place) -> Path:
     """`runs/<run>/evaluations/<v>` for a model in `runs/<run>/variants/<v>`, else `evaluations/<name>`."""
     if isinstance(model, Server):
-        return Path("evaluations") / model.name
-    folder = model.resolve()
-    if folder.parent.name == "variants":
-        return folder.parent.parent / "evaluations" / folder.name
-    return Path("evaluations") / folder.name
+        return layout.RunFolder(Path()).evaluations(model.name)
+    run = layout.run_of(model) or layout.RunFolder(Path())
+    return run.evaluations(model.resolve().name)
 
 
 def is_model(place: Place) -> bool:
     """Whether `place` holds a model or is a server's address, as opposed to finished evaluations."""
-    return isinstance(place, Server) or any((place / name).is_file() for name in ("variant.json", "config.json"))
+    return isinstance(place, Server) or layout.is_model_folder(place)
 
 
 def worse(evaluations: Sequence[Evaluation]) -> tuple[WorseTask, ...]:

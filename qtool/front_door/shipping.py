@@ -14,6 +14,7 @@ from qtool.records.bundle import Bundle
 from qtool.records.plan import Plan
 from qtool.records.presentation import Presented
 from qtool.records.report import Report
+from qtool.store.layout import RunFolder
 
 
 @on_threads
@@ -71,7 +72,7 @@ def bundle(
     or of the one named, to the new folder `output` (RUN/bundle)."""
     from qtool.bundle.stage import bundle as write
 
-    target = optional_path(output) or Path(run) / "bundle"
+    target = optional_path(output) or RunFolder(Path(run)).bundle
     return write(
         Path(run),
         variant=variant,

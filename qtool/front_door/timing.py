@@ -11,6 +11,7 @@ from qtool.progress import chosen_progress
 from qtool.records.latency import LatencyProfile
 from qtool.records.place import Place
 from qtool.records.presentation import Presented
+from qtool.store import layout
 
 DEFAULT_CONCURRENCY = (1, 8)
 SWEEP_CONCURRENCY = (1, 2, 4, 8, 10, 16, 32, 50, 100)
@@ -166,8 +167,8 @@ def _refuse_other_bases(named: Mapping[str, Place]) -> None:
     from qtool.store.codec import read_json
 
     folders = {name: place for name, place in named.items() if isinstance(place, Path)}
-    variants = {name: folder for name, folder in folders.items() if (folder / "variant.json").is_file()}
-    bases = {name: read_json(Variant, folder / "variant.json").base for name, folder in variants.items()}
+    variants = {name: folder for name, folder in folders.items() if (folder / layout.VARIANT).is_file()}
+    bases = {name: read_json(Variant, folder / layout.VARIANT).base for name, folder in variants.items()}
     for name, folder in folders.items():
         if bases and name not in variants and not is_quantized(read_config(folder)):
             bases[name] = identify(folder)

@@ -18,6 +18,7 @@ from qtool.records.latency import LatencyProfile
 from qtool.records.place import Place, Server
 from qtool.records.plan import LatencySettings
 from qtool.records.variant import Variant
+from qtool.store import layout
 from qtool.store.codec import read_json
 from qtool.store.run_directory import write_record
 
@@ -139,8 +140,8 @@ def _note_slots(subjects: list[Subject], most: int) -> None:
 def _digest(folder: Place) -> str:
     if isinstance(folder, Server):
         return ""
-    if (folder / "variant.json").is_file():
-        return read_json(Variant, folder / "variant.json").weights_digest
+    if (folder / layout.VARIANT).is_file():
+        return read_json(Variant, folder / layout.VARIANT).weights_digest
     from qtool.models.checkpoint import weights_digest
 
     return weights_digest(folder)

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from qtool import __version__
+from qtool.pipeline.plan import BASELINE
+from qtool.pipeline.run import Run
 from qtool.progress import Progress, Silent
 from qtool.quantize.request.sensitivity import measure
 from qtool.records.evaluation import Evaluation, Interval
 from qtool.records.sensitivity import Sensitivity, UnitSensitivity
 from qtool.records.variant import Recipe
+from qtool.store import layout
 from qtool.store.codec import read_json
 from qtool.store.run_directory import locked, write_record
-from qtool.store.stage_log import is_done, mark_done
 
-_BASELINE = "baseline"
 _ALL = "all"
 
 
@@ -76,16 +77,18 @@ def measure_task(trials: TaskTrials, rows: tuple[tuple[int, ...], ...], *, progr
     """
     from qtool.evaluate.items.tasks import load_task
     from qtool.evaluate.stage import ask_for
-    from qtool.quantize.request.recipe import BASELINE
+    from qtool.models.checkpoint import weights_digest
+    from qtool.quantize.request import recipe
 
     asked = ask_for(load_task(trials.task), count=trials.items)
     with locked(trials.folder.parent / f".{trials.folder.name}.sensitivity.lock", holds=str(trials.folder)):
-        run = _Run(trials, asked, progress)
+        silent = Run(trials.model, weights_digest(trials.model), trials.folder, Silent())
+        run = _Trials(silent, trials.recipe, asked, progress)
         kl = run.kl(rows)
         every = tuple(layer for unit in kl.units for layer in unit.layers)
         with progress.track(f"asking {trials.task}", 2 * len(kl.units) + 2, "trials") as advance:
-            base = run.ask(_BASELINE, BASELINE, None, advance)
-            whole = run.ask(_ALL, kl.recipe, _BASELINE, advance)
+            base = run.ask(BASELINE, recipe.BASELINE, None, advance)
+            whole = run.ask(_ALL, kl.recipe, BASELINE, advance)
             units = tuple(_unit(run, kl, index, every, advance) for index in range(len(kl.units)))
         found = TaskSensitivity(
             format_version=1,
@@ -96,7 +99,7 @@ def measure_task(trials: TaskTrials, rows: tuple[tuple[int, ...], ...], *, progr
             all=_change(whole),
             units=units,
         )
-        write_record(trials.folder / "sensitivity.json", found)
+        write_record(trials.folder / layout.SENSITIVITY, found)
     return found
 
 
@@ -122,21 +125,23 @@ def task_text(found: TaskSensitivity) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
-    """The trials while they are carried out; what is done is told from `stages.json` of the folder."""
+class _Trials:
+    """The trials while they are carried out; what is done is told from the stage log of the folder."""
 
-    trials: TaskTrials
+    run: Run
+    recipe: Recipe
     asked: Any
     progress: Progress
 
     def kl(self, rows: tuple[tuple[int, ...], ...]) -> Sensitivity:
-        path = self.trials.folder / "kl.json"
+        path = self.run.folder / "kl.json"
         inputs = {"qtool": __version__, **self._described(), "rows": rows}
-        if not is_done(self.trials.folder, "kl", inputs):
+
+        def work() -> None:
             kept = path.with_suffix(".trials.jsonl")
-            found = measure(self.trials.model, self.trials.recipe, rows, progress=self.progress, kept=kept)
-            write_record(path, found)
-            mark_done(self.trials.folder, "kl", inputs, path)
+            write_record(path, measure(self.run.model, self.recipe, rows, progress=self.progress, kept=kept))
+
+        self.run.stage("kl", inputs, path, work)
         return read_json(Sensitivity, path)
 
     def ask(self, name: str, recipe: Recipe, against: str | None, advance: Any) -> Evaluation:
@@ -144,38 +149,39 @@ class _Run:
         from qtool.evaluate.stage import evaluate_asked
         from qtool.quantize.stage import quantize
 
-        folder, output = self.trials.folder / "variants" / name, self.trials.folder / "evaluations" / name
+        parts, silent = self.run.parts, self.run.progress
+        folder, output = parts.variant(name), parts.evaluations(name)
         items = [item.id for item in self.asked.items]
         inputs = {"qtool": __version__, **self._described(), "trial": recipe, "items": items, "task": self.asked.task}
         path = output / f"{self.asked.task.name}.json"
-        if not is_done(self.trials.folder, name, inputs):
+
+        def work() -> None:
             quantize(
-                self.trials.model,
+                self.run.model,
                 recipe,
                 folder,
                 name=name,
                 calibration=None,
-                progress=Silent(),
+                progress=silent,
                 replace=True,
                 whole_check=False,
             )
-            baseline = None if against is None else self.trials.folder / "evaluations" / against
-            evaluate_asked(folder, (self.asked,), output, baseline=baseline, progress=Silent())
-            mark_done(self.trials.folder, name, inputs, path)
+            baseline = None if against is None else parts.evaluations(against)
+            evaluate_asked(folder, (self.asked,), output, baseline=baseline, progress=silent)
+
+        self.run.stage(name, inputs, path, work)
         shutil.rmtree(folder, ignore_errors=True)
         advance(1)
         return read_json(Evaluation, path)
 
     def _described(self) -> dict[str, object]:
-        from qtool.models.checkpoint import weights_digest
-
-        return {"model": weights_digest(self.trials.model), "recipe": self.trials.recipe}
+        return {"model": self.run.weights_digest, "recipe": self.recipe}
 
 
-def _unit(run: _Run, kl: Sensitivity, index: int, every: tuple[str, ...], advance: Any) -> UnitTaskScore:
+def _unit(run: _Trials, kl: Sensitivity, index: int, every: tuple[str, ...], advance: Any) -> UnitTaskScore:
     layers = kl.units[index].layers
     others = tuple((layer, "base") for layer in every if layer not in layers)
-    alone = run.ask(f"alone-{index}", replace(kl.recipe, overrides=others), _BASELINE, advance)
+    alone = run.ask(f"alone-{index}", replace(kl.recipe, overrides=others), BASELINE, advance)
     kept = tuple((layer, "base") for layer in layers)
     without = run.ask(f"kept-{index}", replace(kl.recipe, overrides=kept), _ALL, advance)
     return UnitTaskScore(layers, _change(alone), _change(without))

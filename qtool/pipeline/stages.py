@@ -8,12 +8,14 @@ from qtool import __version__
 from qtool.errors import MismatchError
 from qtool.pipeline.ladder import climb, rung_name
 from qtool.pipeline.plan import BASELINE
-from qtool.pipeline.run import Run, ask, make, task_of
+from qtool.pipeline.planned import PlannedRun, ask, task_of
+from qtool.pipeline.run import Run, make
 from qtool.progress import Progress
 from qtool.records.model import ModelIdentity, same_base
 from qtool.records.plan import Plan, PlannedTask, PlannedVariant
 from qtool.records.report import Report
 from qtool.records.task import TaskSpec
+from qtool.store import layout
 from qtool.store.codec import read_json, to_json
 from qtool.store.digest import file_digest, fingerprint
 from qtool.store.run_directory import locked, write_record, write_text
@@ -44,7 +46,8 @@ def run(plan: Plan, folder: Path, *, progress: Progress, command: str, limit: in
         plan = replace(plan, tasks=tuple(replace(task, items=_capped(plan, task, limit)) for task in plan.tasks))
     model = locate(plan.base)
     with locked(folder.parent / f".{folder.name}.run.lock", holds=str(folder)):
-        state = Run(plan, folder, model, identify(model, source=plan.base), progress)
+        identity = identify(model, source=plan.base)
+        state = PlannedRun(Run(model, identity.weights_digest, folder, progress), plan, identity)
         _write_lock(state, command)
         _calibrate(state)
         made = _make_and_ask(state)
@@ -59,7 +62,7 @@ def _capped(plan: Plan, task: PlannedTask, limit: int) -> int:
     return min(asked, limit)
 
 
-def _write_lock(state: Run, command: str) -> None:
+def _write_lock(state: PlannedRun, command: str) -> None:
     import platform
     from importlib.metadata import version
 
@@ -75,31 +78,31 @@ def _write_lock(state: Run, command: str) -> None:
         hardware=hardware(),
         command=command,
     )
-    path = state.folder / "plan.lock.json"
+    path = state.run.folder / layout.PLAN_LOCK
     if path.exists():
         before = read_json(PlanLock, path)
         if not same_base(before.model, lock.model):
             raise MismatchError(
-                f"{state.folder}: holds a run of another base model ({before.model.name}, not {lock.model.name}); "
+                f"{state.run.folder}: holds a run of another base model ({before.model.name}, not {lock.model.name}); "
                 "choose another folder"
             )
     write_record(path, lock)
 
 
-def _calibrate(state: Run) -> None:
+def _calibrate(state: PlannedRun) -> None:
     from qtool.calibrate.stage import calibrate
 
-    output = state.calibration
+    output = state.run.parts.calibration
     settings = state.plan.calibration
-    state.stage(
+    state.run.stage(
         "calibrate",
         {"model": state.identity.weights_digest, "settings": settings, "set": _set_inputs(state.plan)},
-        output / "calibration.json",
+        output / layout.CALIBRATION,
         lambda: calibrate(
-            state.model,
+            state.run.model,
             settings,
             output,
-            progress=state.progress,
+            progress=state.run.progress,
             sets_dir=Path(state.plan.sets_dir) if state.plan.sets_dir else None,
             replace=True,
         ),
@@ -115,14 +118,14 @@ def _set_inputs(plan: Plan) -> dict[str, object]:
     return {"set": spec, "files": [fingerprint(Path(file)) for file in files]}
 
 
-def _make_and_ask(state: Run) -> tuple[PlannedVariant, ...]:
+def _make_and_ask(state: PlannedRun) -> tuple[PlannedVariant, ...]:
     """Makes and evaluates the baseline and every variant; a ladder stands for the rungs that were tried."""
     from qtool.quantize.request import recipe
 
     single = [variant for variant in state.plan.variants if variant.until is None]
-    make(state, BASELINE, recipe.BASELINE)
+    make(state.run, BASELINE, recipe.BASELINE)
     for variant in single:
-        make(state, variant.name, variant.recipe)
+        make(state.run, variant.name, variant.recipe)
     ask(state, BASELINE)
     for variant in single:
         ask(state, variant.name)
@@ -133,37 +136,37 @@ def _make_and_ask(state: Run) -> tuple[PlannedVariant, ...]:
     return tuple(made)
 
 
-def _remove_untried(state: Run, made: set[str]) -> None:
+def _remove_untried(state: PlannedRun, made: set[str]) -> None:
     """Removes rungs that an earlier run of the plan tried and this one did not: their verdicts are of other terms."""
     for variant in state.plan.variants:
         names = [rung_name(variant, index) for index in range(variant.tries)] if variant.until is not None else []
         for name in names:
-            if name not in made and state.variant(name).is_dir():
-                shutil.rmtree(state.variant(name))
-                shutil.rmtree(state.evaluations(name), ignore_errors=True)
+            if name not in made and state.run.parts.variant(name).is_dir():
+                shutil.rmtree(state.run.parts.variant(name))
+                shutil.rmtree(state.run.parts.evaluations(name), ignore_errors=True)
 
 
-def _measure_latency(state: Run, made: tuple[PlannedVariant, ...]) -> None:
+def _measure_latency(state: PlannedRun, made: tuple[PlannedVariant, ...]) -> None:
     from qtool.latency.stage import measure
 
-    output = state.folder / "latency"
-    timed = {name: state.variant(name) for name in (BASELINE, *_worth_timing(state, made))}
+    output = state.run.parts.latency
+    timed = {name: state.run.parts.variant(name) for name in (BASELINE, *_worth_timing(state, made))}
     inputs = {
         "settings": state.plan.latency,
         "dtype": state.plan.dtype,
-        "variants": {name: file_digest(path / "variant.json") for name, path in timed.items()},
+        "variants": {name: file_digest(path / layout.VARIANT) for name, path in timed.items()},
     }
     last = list(timed)[-1]
-    state.stage(
+    state.run.stage(
         "latency",
         inputs,
         output / f"{last}.json",
-        lambda: measure(timed, state.plan.latency, output, progress=state.progress, dtype=state.plan.dtype),
+        lambda: measure(timed, state.plan.latency, output, progress=state.run.progress, dtype=state.plan.dtype),
         also=[output / f"{name}{ending}.json" for name in timed for ending in ("", ".samples", ".bench_serve")],
     )
 
 
-def _worth_timing(state: Run, made: tuple[PlannedVariant, ...]) -> list[str]:
+def _worth_timing(state: PlannedRun, made: tuple[PlannedVariant, ...]) -> list[str]:
     """Every variant of the plan, and of a ladder the rung it ended on."""
     planned = [variant.name for variant in state.plan.variants if variant.until is None]
     names = [variant.name for variant in made]
@@ -172,23 +175,23 @@ def _worth_timing(state: Run, made: tuple[PlannedVariant, ...]) -> list[str]:
     return sorted(planned, key=names.index)
 
 
-def _report(state: Run, made: tuple[PlannedVariant, ...], command: str) -> Report:
+def _report(state: PlannedRun, made: tuple[PlannedVariant, ...], command: str) -> Report:
     from qtool.report.stage import report
 
-    write_text(state.folder / "plan.json", to_json(replace(state.plan, variants=made)))
-    return report(state.folder, command=command)
+    write_text(state.run.folder / layout.PLAN, to_json(replace(state.plan, variants=made)))
+    return report(state.run.folder, command=command)
 
 
-def _bundle(state: Run, report: Report) -> None:
+def _bundle(state: PlannedRun, report: Report) -> None:
     from qtool.bundle.stage import bundle
 
     if report.recommendation.variant is None:
-        state.progress.note(f"bundle: none made; {report.recommendation.reason}")
+        state.run.progress.note(f"bundle: none made; {report.recommendation.reason}")
         return
-    output = state.folder / "bundle"
-    state.stage(
+    output = state.run.parts.bundle
+    state.run.stage(
         "bundle",
-        {"report": file_digest(state.folder / "report.json")},
-        output / "bundle.json",
-        lambda: bundle(state.folder, variant=None, output=output, progress=state.progress, replace=True),
+        {"report": file_digest(state.run.folder / layout.REPORT)},
+        output / layout.BUNDLE,
+        lambda: bundle(state.run.folder, variant=None, output=output, progress=state.run.progress, replace=True),
     )

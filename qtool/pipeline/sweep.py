@@ -11,15 +11,17 @@ from typing import Any
 
 from qtool import __version__
 from qtool.errors import UsageError
+from qtool.pipeline.plan import BASELINE
+from qtool.pipeline.run import Run, make
 from qtool.progress import Progress
 from qtool.records.calibration import Calibration
 from qtool.records.evaluation import Evaluation
 from qtool.records.plan import CalibrationSettings
 from qtool.records.sweep import LayerBlame, Sweep, SweepCell, SweepRow
 from qtool.records.variant import Recipe
-from qtool.store.ranges_file import MANIFEST, read_calibration
+from qtool.store import layout
+from qtool.store.ranges_file import read_calibration
 from qtool.store.run_directory import locked, write_record, write_text
-from qtool.store.stage_log import is_done, mark_done
 
 OBSERVERS = (
     "absmax:token",
@@ -32,8 +34,6 @@ OBSERVERS = (
     "entropy",
     "fixed:8",
 )
-BASELINE = "baseline"
-_BASELINE_RECIPE = Recipe(scheme="base", method="baseline", skip=(), format="none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,43 +48,23 @@ class SweepSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _Sweep:
     """One sweep while it is carried out."""
 
-    model: Path
-    folder: Path
+    run: Run
     asked: tuple[Any, ...]
     settings: SweepSettings
-    progress: Progress
-
-    def variant(self, name: str, recipe: Recipe) -> Path:
-        """The variant `name`, made unless an equal one lies there."""
-        from qtool.models.checkpoint import weights_digest
-        from qtool.quantize.stage import quantize
-        from qtool.store.digest import file_digest
-
-        output = self.folder / "variants" / name
-        calibration = self.folder / "calibration"
-        inputs = {
-            "model": weights_digest(self.model),
-            "recipe": recipe,
-            "calibration": file_digest(calibration / MANIFEST),
-        }
-        if not is_done(self.folder, f"quantize:{name}", inputs):
-            used = None if recipe.scheme == "base" else calibration
-            quantize(self.model, recipe, output, name=name, calibration=used, progress=self.progress, replace=True)
-            mark_done(self.folder, f"quantize:{name}", inputs, output / "variant.json")
-        return output
 
     def evaluate(self, name: str, recipe: Recipe, tasks: tuple[str, ...] | None = None) -> tuple[Evaluation, ...]:
         """Evaluations of the variant `name` on the tasks, each against the baseline; answers given before are kept."""
         from qtool.evaluate.stage import evaluate_asked
 
+        make(self.run, name, recipe)
         asked = tuple(each for each in self.asked if tasks is None or each.task.name in tasks)
-        evaluations = self.folder / "evaluations"
-        baseline = None if name == BASELINE else evaluations / BASELINE
+        parts = self.run.parts
+        baseline = None if name == BASELINE else parts.evaluations(BASELINE)
         return evaluate_asked(
-            self.variant(name, recipe), asked, evaluations / name, baseline=baseline, progress=self.progress
+            parts.variant(name), asked, parts.evaluations(name), baseline=baseline, progress=self.run.progress
         )
 
 
@@ -103,6 +83,8 @@ def sweep(
     """
     from qtool.evaluate.items.tasks import load_task
     from qtool.evaluate.stage import ask_for
+    from qtool.models.checkpoint import weights_digest
+    from qtool.quantize.request import recipe
 
     if settings.scheme not in ("w8a8", "fp8"):
         raise UsageError(f"scheme {settings.scheme!r} has no activation ranges to sweep; use w8a8 or fp8")
@@ -110,9 +92,9 @@ def sweep(
         raise UsageError("no task is named; name at least one, for example --task arithmetic")
     asked = tuple(ask_for(load_task(name, evals_dir=evals_dir), count=settings.items) for name in settings.tasks)
     with locked(folder.parent / f".{folder.name}.sweep.lock", holds=str(folder)):
-        state = _Run(model, folder, asked, settings, progress)
+        state = _Sweep(Run(model, weights_digest(model), folder, progress), asked, settings)
         calibration = _calibrate(state, sets_dir)
-        baseline = state.evaluate(BASELINE, _BASELINE_RECIPE)
+        baseline = state.evaluate(BASELINE, recipe.BASELINE)
         rows = tuple(_row(state, observer, calibration) for observer in calibration.observers)
         found = Sweep(
             format_version=1,
@@ -125,8 +107,8 @@ def sweep(
             blame=tuple(_blame(state, rows, calibration)),
             qtool_version=__version__,
         )
-        write_text(folder / "sweep.md", sweep_text(found))
-        write_record(folder / "sweep.json", found)
+        write_text(folder / layout.SWEEP_TEXT, sweep_text(found))
+        write_record(folder / layout.SWEEP, found)
     return found
 
 
@@ -161,17 +143,17 @@ def _cell_text(cell: SweepCell) -> str:
     return f"{100 * cell.score.value:.1f} ({100 * cell.difference:+.1f} [{low:+.1f}, {high:+.1f}]) {cell.verdict}"
 
 
-def _calibrate(state: _Run, sets_dir: Path | None) -> Calibration:
+def _calibrate(state: _Sweep, sets_dir: Path | None) -> Calibration:
     from qtool.calibrate.stage import calibrate
-    from qtool.models.checkpoint import weights_digest
 
-    output = state.folder / "calibration"
-    inputs = {"model": weights_digest(state.model), "settings": state.settings.calibration}
-    if not is_done(state.folder, "calibrate", inputs):
-        calibrate(
-            state.model, state.settings.calibration, output, progress=state.progress, sets_dir=sets_dir, replace=True
-        )
-        mark_done(state.folder, "calibrate", inputs, output / MANIFEST)
+    run, settings = state.run, state.settings.calibration
+    output = run.parts.calibration
+    run.stage(
+        "calibrate",
+        {"model": run.weights_digest, "settings": settings},
+        output / layout.CALIBRATION,
+        lambda: calibrate(run.model, settings, output, progress=run.progress, sets_dir=sets_dir, replace=True),
+    )
     return read_calibration(output)
 
 
@@ -185,7 +167,7 @@ def _variant_name(observer: str) -> str:
     return observer.replace(":", "-")
 
 
-def _row(state: _Run, observer: str, calibration: Calibration) -> SweepRow:
+def _row(state: _Sweep, observer: str, calibration: Calibration) -> SweepRow:
     recipe = _recipe(state.settings.scheme, observer, calibration)
     evaluations = state.evaluate(_variant_name(observer), recipe)
     clipped = _clipped(calibration, observer)
@@ -217,7 +199,7 @@ def _clipped(calibration: Calibration, observer: str) -> dict[str, float]:
     }
 
 
-def _blame(state: _Run, rows: tuple[SweepRow, ...], calibration: Calibration) -> Iterator[LayerBlame]:
+def _blame(state: _Sweep, rows: tuple[SweepRow, ...], calibration: Calibration) -> Iterator[LayerBlame]:
     """For the observer and task that lost most: the inputs it clips most, each left unquantized in turn."""
     assert calibration.certificate is not None
     failed = [

@@ -18,7 +18,7 @@ from qtool.quantize.blocks.finished_parts import Parts
 from qtool.quantize.blocks.layerwise import PROPAGATE, PROPAGATE_DEFAULT
 from qtool.quantize.blocks.sequential import Job, measure_outcome, quantize_blocks
 from qtool.quantize.contract import FolderWork
-from qtool.quantize.output.folder import MANIFEST, Made, manifest_of, write_beside
+from qtool.quantize.output.folder import Made, manifest_of, write_beside
 from qtool.quantize.output.layouts import layer_bytes, scale_dtype
 from qtool.quantize.output.ledger import enforce, kept_row, stack_row
 from qtool.quantize.output.lint import emulated_here
@@ -28,6 +28,7 @@ from qtool.quantize.request.prepare import Order, prepare, with_dynamic_inputs
 from qtool.quantize.request.recipe import option
 from qtool.records.unverified import refuse_unverified
 from qtool.records.variant import LedgerRow, Recipe, Variant
+from qtool.store import layout
 from qtool.store.digest import record_digest
 from qtool.store.run_directory import explained, new_folder, refuse_output, write_record
 
@@ -63,7 +64,7 @@ def quantize(
             made = _make(order, folder, progress, whole_check, device)
             enforce(made.rows, strict=strict)
             variant = manifest_of(order, folder, made, seconds=time.monotonic() - started)
-            write_record(folder / MANIFEST, variant)
+            write_record(folder / layout.VARIANT, variant)
         except QtoolError as error:
             if not isinstance(error, StoreError):  # a full disk can be helped and continued; this cannot
                 shutil.rmtree(folder, ignore_errors=True)

@@ -14,6 +14,7 @@ from qtool.records.model import same_base
 from qtool.records.plan import Plan
 from qtool.records.ship_rule import counting_tasks
 from qtool.records.variant import Variant
+from qtool.store import layout
 from qtool.store.codec import read_json
 from qtool.store.shipped import evals_folder
 
@@ -53,18 +54,19 @@ def join(run: Path) -> Joined:
     """Everything the run folder `run` holds. Raises StoreError where there is nothing to compare."""
     if not run.is_dir():
         raise StoreError(f"{run}: no such folder; give the folder that `qtool run` wrote")
-    plan = _optional(Plan, run / "plan.json")
-    variants = _variants(run / "variants", plan)
-    evaluations = {variant.name: _evaluations(run / "evaluations" / variant.name) for variant in variants}
+    folder = layout.RunFolder(run)
+    plan = _optional(Plan, run / layout.PLAN)
+    variants = _variants(folder.variants, plan)
+    evaluations = {variant.name: _evaluations(folder.evaluations(variant.name)) for variant in variants}
     latency: dict[str, LatencyProfile] = {}
     for variant in variants:
-        profile = _optional(LatencyProfile, run / "latency" / f"{variant.name}.json")
+        profile = _optional(LatencyProfile, folder.latency / f"{variant.name}.json")
         if profile is not None:
             latency[variant.name] = profile
-    calibration = _optional(Calibration, run / "calibration" / "calibration.json")
+    calibration = _optional(Calibration, folder.calibration / layout.CALIBRATION)
     joined = Joined(plan, variants, evaluations, latency, calibration, notes=())
     _refuse_other_bases(run, joined)
-    ladders = tuple(ladder_text(read_json(Ladder, path)) for path in _ladders(run))
+    ladders = tuple(ladder_text(read_json(Ladder, path)) for path in _ladders(folder.ladders))
     return replace(joined, notes=(*ladders, *_notes(joined)))
 
 
@@ -96,7 +98,7 @@ def _toml(path: Path) -> dict[str, object]:
 
 
 def _variants(folder: Path, plan: Plan | None) -> tuple[Variant, ...]:
-    manifests = sorted(folder.glob("*/variant.json"))
+    manifests = sorted(folder.glob(f"*/{layout.VARIANT}"))
     variants = [read_json(Variant, path) for path in manifests]
     for variant, path in zip(variants, manifests, strict=True):
         if variant.name != path.parent.name:
@@ -120,8 +122,8 @@ def _evaluations(folder: Path) -> tuple[Evaluation, ...]:
     return tuple(read_json(Evaluation, path) for path in manifests)
 
 
-def _ladders(run: Path) -> list[Path]:
-    return [path for path in sorted((run / "ladders").glob("*.json")) if not path.name.endswith(".sensitivity.json")]
+def _ladders(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.glob("*.json")) if not path.name.endswith(".sensitivity.json")]
 
 
 def _optional(record: type[T], path: Path) -> T | None:

@@ -15,6 +15,7 @@ from qtool.report.html import page
 from qtool.report.join import Joined, critical_tasks, join
 from qtool.report.markdown import document
 from qtool.report.texts.numbers import median
+from qtool.store import layout
 from qtool.store.run_directory import write_record, write_text
 
 FORMAT_VERSION = 1
@@ -24,9 +25,9 @@ def report(run: Path, *, command: str) -> Report:
     """The joined trade-off of `run`, also written there as report.html, report.md and, last, report.json."""
     joined = join(run)
     result = judge(joined, name=run.resolve().name, command=command)
-    write_text(run / "report.html", page(result))
-    write_text(run / "report.md", document(result))
-    write_record(run / "report.json", result)
+    write_text(run / layout.REPORT_PAGE, page(result))
+    write_text(run / layout.REPORT_TEXT, document(result))
+    write_record(run / layout.REPORT, result)
     return result
 
 

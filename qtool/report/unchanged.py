@@ -5,6 +5,7 @@ from pathlib import Path
 from qtool.errors import MismatchError
 from qtool.records.bundle import Bundle
 from qtool.records.variant import Variant
+from qtool.store import layout
 from qtool.store.codec import read_json
 from qtool.store.digest import file_digest
 
@@ -20,13 +21,13 @@ def changed_part(folder: Path, variant: Variant) -> str | None:
 
 def refuse_changed(folder: Path) -> None:
     """Raises MismatchError where the variant, bundle or run in `folder` has a file that is not what was written."""
-    if (folder / "bundle.json").is_file():
-        for entry in read_json(Bundle, folder / "bundle.json").files:
+    if (folder / layout.BUNDLE).is_file():
+        for entry in read_json(Bundle, folder / layout.BUNDLE).files:
             path = folder / entry.path
             if not path.is_file() or file_digest(path) != entry.sha256:
                 raise MismatchError(f"{path}: gone or changed since the bundle was made; make the bundle again")
         return
-    manifests = [folder / "variant.json", *sorted(folder.glob("variants/*/variant.json"))]
+    manifests = [folder / layout.VARIANT, *sorted(layout.RunFolder(folder).variants.glob(f"*/{layout.VARIANT}"))]
     for manifest in (path for path in manifests if path.is_file() and any(path.parent.glob("*.safetensors"))):
         changed = changed_part(manifest.parent, read_json(Variant, manifest))
         if changed:

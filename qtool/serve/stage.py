@@ -18,6 +18,7 @@ from qtool.records.bundle import Bundle
 from qtool.serve.admission.keys import Keys, read_keys
 from qtool.serve.limits import Limits
 from qtool.serve.routing.breaker import Breaker, Thresholds
+from qtool.store import layout
 
 if TYPE_CHECKING:
     from qtool.serve.deployment import Deployment
@@ -285,7 +286,7 @@ def deploy(
             name or bundle.name,
             bundle.variant.name,
             f"qtool-{bundle.variant.weights_digest[:12]}",
-            int((folder / "bundle.json").stat().st_mtime),
+            int((folder / layout.BUNDLE).stat().st_mtime),
         ),
         Parts(lambda: BundleVocabulary(folder), lambda: ProcessHost(how, environment(running.threads))),
         limits,

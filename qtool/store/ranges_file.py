@@ -17,12 +17,8 @@ from qtool.errors import MismatchError, StoreError, UnknownName
 from qtool.records.calibration import Calibration, LayerRange
 from qtool.records.histogram import BINS, Histogram
 from qtool.store.codec import read_json
+from qtool.store.layout import CALIBRATION, HISTOGRAMS, RANGES, SEQUENCES
 from qtool.store.run_directory import explained
-
-MANIFEST = "calibration.json"
-RANGES = "ranges.safetensors"
-HISTOGRAMS = "histograms.safetensors"
-SEQUENCES = "sequences.safetensors"
 
 _READS = "reads"  # header key: JSON object, layer -> name its input is stored under
 _CHANNELS = ("absmax", "low", "high", "mean", "mean_abs", "second_moment")
@@ -61,9 +57,9 @@ class Sequences:
 
 def read_calibration(folder: Path) -> Calibration:
     """The manifest of the calibration in `folder`. Raises StoreError when there is none."""
-    if not (folder / MANIFEST).is_file():
-        raise StoreError(f"{folder}: no {MANIFEST}; this is not a finished calibration, run `qtool calibrate` first")
-    return read_json(Calibration, folder / MANIFEST)
+    if not (folder / CALIBRATION).is_file():
+        raise StoreError(f"{folder}: no {CALIBRATION}; this is not a finished calibration, run `qtool calibrate` first")
+    return read_json(Calibration, folder / CALIBRATION)
 
 
 def read_ranges(folder: Path, observer: str) -> dict[str, LayerRange]:

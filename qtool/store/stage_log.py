@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qtool import __version__
+from qtool.store import layout
 from qtool.store.codec import read_json
 from qtool.store.digest import file_digest, record_digest
 from qtool.store.run_directory import write_record
 
-_NAME = "stages.json"
-_OF_WHOLE_FOLDER = frozenset({"variant.json", "calibration.json", "bundle.json"})
+_OF_WHOLE_FOLDER = frozenset({layout.VARIANT, layout.CALIBRATION, layout.BUNDLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def mark_done(run: Path, stage: str, inputs: object, manifest: Path, *, also: It
         tuple((str(path.relative_to(run)), file_digest(path)) for path in files),
     )
     log = _read(run)
-    write_record(run / _NAME, replace(log, finished={**log.finished, stage: entry}))
+    write_record(run / layout.STAGES, replace(log, finished={**log.finished, stage: entry}))
 
 
 def _entry(run: Path, stage: str, inputs: object) -> FinishedStage | None:
@@ -81,5 +81,5 @@ def _key(inputs: object) -> str:
 
 
 def _read(run: Path) -> StageLog:
-    path = run / _NAME
+    path = run / layout.STAGES
     return read_json(StageLog, path) if path.exists() else StageLog({})

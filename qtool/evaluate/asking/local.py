@@ -10,6 +10,7 @@ from qtool.models.tokenizer import has_chat_template
 from qtool.records.place import Server
 from qtool.records.unverified import refuse_unverified
 from qtool.records.variant import Variant
+from qtool.store import layout
 from qtool.store.codec import read_json
 
 
@@ -18,7 +19,7 @@ def identify_folder(folder: Path, settings: Settings = DEFAULTS) -> Subject:
 
     Raises ModelError where it is no model, UnverifiedVariant where it was found wrong when it was made.
     """
-    manifest = folder / "variant.json"
+    manifest = folder / layout.VARIANT
     if manifest.is_file():
         variant = read_json(Variant, manifest)
         refuse_unverified(variant, folder, allowed=settings.allow_unverified)

@@ -15,8 +15,6 @@ from qtool.quantize.request.prepare import Order
 from qtool.records.variant import HeldOutChange, LedgerRow, Variant, Verification
 from qtool.store.run_directory import write_text
 
-MANIFEST = "variant.json"
-
 
 def write_beside(order: Order, folder: Path) -> None:
     """Everything of the checkpoint but the weights: config, tokenizer, generation config."""

@@ -19,10 +19,10 @@ from qtool.models.skeleton import empty_model
 from qtool.models.tokenizer import load_tokenizer
 from qtool.models.unfolded import unfold
 from qtool.progress import Progress
-from qtool.quantize.output.folder import MANIFEST
 from qtool.quantize.output.ledger import kept_row, nonfinite
 from qtool.quantize.output.linking import link_or_copy
 from qtool.records.variant import LedgerRow, Recipe, SchemeName, Variant
+from qtool.store import layout
 from qtool.store.run_directory import explained, new_folder, write_record
 
 METHOD = "imported"
@@ -77,7 +77,7 @@ def import_variant(
             peak_memory_bytes=peak_bytes(),
             qtool_version=__version__,
         )
-        write_record(target / MANIFEST, variant)
+        write_record(target / layout.VARIANT, variant)
     return variant
 
 

@@ -22,9 +22,9 @@ from qtool.quantize.request.recipe import BUDGET, METHODS, completed, option, re
 from qtool.quantize.request.selection import Selection, select
 from qtool.records.model import ModelIdentity
 from qtool.records.variant import Recipe
+from qtool.store import layout
 from qtool.store.digest import file_digest
-from qtool.store.ranges_file import MANIFEST as CALIBRATION_MANIFEST
-from qtool.store.ranges_file import SEQUENCES, read_calibration, read_ranges, read_sequences
+from qtool.store.ranges_file import read_calibration, read_ranges, read_sequences
 
 _MEASURED_ROWS = 8  # held-out sequences that measure a method which learns from none
 
@@ -93,7 +93,7 @@ def prepare(model: Path, recipe: Recipe, *, name: str, calibration: Path | None,
         method=method,
         needs=needs,
         calibration=calibration,
-        calibration_digest=None if calibration is None else file_digest(calibration / CALIBRATION_MANIFEST),
+        calibration_digest=None if calibration is None else file_digest(calibration / layout.CALIBRATION),
         rows=rows,
         held_out=held_out,
         input_scales=_input_scales(calibration, recipe, architecture, selection),
@@ -130,9 +130,9 @@ def _sequences(
     if calibration is None:
         return (), ()
     _check_made_for(calibration, identity)
-    if not (calibration / SEQUENCES).is_file():
+    if not (calibration / layout.SEQUENCES).is_file():
         if needs.sequences:
-            raise StoreError(f"{calibration / SEQUENCES}: missing; run `qtool calibrate` again")
+            raise StoreError(f"{calibration / layout.SEQUENCES}: missing; run `qtool calibrate` again")
         return (), ()
     rows, held_out = read_sequences(calibration), read_sequences(calibration, held_out=True)
     return (rows if needs.sequences else ()), (held_out if needs.sequences else held_out[:_MEASURED_ROWS])

@@ -17,6 +17,7 @@ from qtool.report.texts.numbers import bytes_text, count_text, difference_text, 
 from qtool.report.texts.text_table import aligned, text_table
 from qtool.report.texts.variant_text import variant_text
 from qtool.report.texts.views import recipe_text
+from qtool.store import layout
 from qtool.store.codec import read_json, read_json_object
 
 
@@ -35,7 +36,7 @@ def describe(folder: Path) -> Described:
     for name, reader in _MANIFESTS.items():
         if (folder / name).is_file():
             return reader(folder)
-    if (folder / "variants").is_dir():
+    if layout.RunFolder(folder).variants.is_dir():
         return _unfinished_run(folder)
     if folder.name.endswith(".partial"):
         raise StoreError(f"{folder}: not finished; run the command that was writing it again")
@@ -51,7 +52,7 @@ def describe(folder: Path) -> Described:
 
 
 def _bundle(folder: Path) -> Described:
-    found = read_json(Bundle, folder / "bundle.json")
+    found = read_json(Bundle, folder / layout.BUNDLE)
     return Described(found, bundle_text(found))
 
 
@@ -75,7 +76,7 @@ def bundle_text(found: Bundle) -> str:
 
 
 def _run(folder: Path) -> Described:
-    found = read_json(Report, folder / "report.json")
+    found = read_json(Report, folder / layout.REPORT)
     return Described(found, f"run {found.run}: {found.command}\n\n{text_table(found)}")
 
 
@@ -88,12 +89,12 @@ def _unfinished_run(folder: Path) -> Described:
 
 
 def _variant(folder: Path) -> Described:
-    found = read_json(Variant, folder / "variant.json")
+    found = read_json(Variant, folder / layout.VARIANT)
     return Described(found, variant_text(found))
 
 
 def _calibration(folder: Path) -> Described:
-    found = read_json(Calibration, folder / "calibration.json")
+    found = read_json(Calibration, folder / layout.CALIBRATION)
     return Described(found, calibration_text(found))
 
 
@@ -143,8 +144,8 @@ def _model(folder: Path) -> Described:
 
 
 _MANIFESTS: dict[str, Callable[[Path], Described]] = {
-    "bundle.json": _bundle,
-    "variant.json": _variant,
-    "calibration.json": _calibration,
-    "report.json": _run,
+    layout.BUNDLE: _bundle,
+    layout.VARIANT: _variant,
+    layout.CALIBRATION: _calibration,
+    layout.REPORT: _run,
 }

@@ -6,12 +6,12 @@ from qtool.engine.contract import Engine
 from qtool.engine.golden import compare
 from qtool.errors import MismatchError, StoreError
 from qtool.records.bundle import Bundle
+from qtool.store import layout
 from qtool.store.codec import read_json
 from qtool.store.digest import file_digest
 
-MANIFEST = "bundle.json"
 FORMAT_VERSION = 1
-_DOCUMENTS = ("README.md", "report.html")  # people edit them: nothing that answers depends on them
+_DOCUMENTS = ("README.md", layout.REPORT_PAGE)  # people edit them: nothing that answers depends on them
 _CODE_OR_PICKLE = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".py", ".so", ".gguf")
 
 
@@ -19,12 +19,12 @@ def read_bundle(folder: Path) -> Bundle:
     """The manifest of `folder`. Raises StoreError saying what to do when it is not a bundle."""
     if not folder.is_dir():
         raise StoreError(f"{folder}: no such folder")
-    if not (folder / MANIFEST).is_file():
-        raise StoreError(f"{folder}: not a bundle (no {MANIFEST}); make one with: qtool bundle RUN")
-    bundle = read_json(Bundle, folder / MANIFEST)
+    if not (folder / layout.BUNDLE).is_file():
+        raise StoreError(f"{folder}: not a bundle (no {layout.BUNDLE}); make one with: qtool bundle RUN")
+    bundle = read_json(Bundle, folder / layout.BUNDLE)
     if bundle.format_version != FORMAT_VERSION:
         raise StoreError(
-            f"{folder / MANIFEST}: format {bundle.format_version}, this qtool reads {FORMAT_VERSION}; "
+            f"{folder / layout.BUNDLE}: format {bundle.format_version}, this qtool reads {FORMAT_VERSION}; "
             f"it was written by qtool {bundle.qtool_version}"
         )
     return bundle
@@ -49,16 +49,18 @@ def verify_files(folder: Path, bundle: Bundle) -> None:
         if path in _DOCUMENTS:
             continue
         if not place.is_file():
-            raise MismatchError(f"{folder}: {path} is listed in {MANIFEST} and missing")
+            raise MismatchError(f"{folder}: {path} is listed in {layout.BUNDLE} and missing")
         size = place.stat().st_size
         if size != entry.bytes:
-            raise MismatchError(f"{place}: has {size:,} bytes, {MANIFEST} says {entry.bytes:,}; copy the bundle again")
+            raise MismatchError(
+                f"{place}: has {size:,} bytes, {layout.BUNDLE} says {entry.bytes:,}; copy the bundle again"
+            )
         if file_digest(place) != entry.sha256:
-            raise MismatchError(f"{place}: its SHA-256 is not the one in {MANIFEST}; copy the bundle again")
+            raise MismatchError(f"{place}: its SHA-256 is not the one in {layout.BUNDLE}; copy the bundle again")
     for place in sorted(folder.rglob("*")):
         name = place.relative_to(folder).as_posix()
         if place.is_file() and name not in listed and place.suffix in (*_CODE_OR_PICKLE, ".safetensors"):
-            raise MismatchError(f"{place}: is not listed in {MANIFEST}; remove it or make the bundle again")
+            raise MismatchError(f"{place}: is not listed in {layout.BUNDLE}; remove it or make the bundle again")
 
 
 def reproduce(engine: Engine, bundle: Bundle) -> float:
@@ -66,7 +68,7 @@ def reproduce(engine: Engine, bundle: Bundle) -> float:
     tolerance, and where there are none to compare."""
     if not bundle.golden:
         raise MismatchError(
-            f"{bundle.name}: {MANIFEST} has no golden prompts, so nothing proves that this machine answers as was "
+            f"{bundle.name}: {layout.BUNDLE} has no golden prompts, so nothing proves that this machine answers as was "
             "measured; make the bundle again with: qtool bundle RUN"
         )
     worst = 0.0
@@ -88,7 +90,7 @@ def reproduce(engine: Engine, bundle: Bundle) -> float:
 def _inside(folder: Path, path: str) -> Path:
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or not pure.parts:
-        raise MismatchError(f"{folder / MANIFEST}: {path!r} points outside the bundle")
+        raise MismatchError(f"{folder / layout.BUNDLE}: {path!r} points outside the bundle")
     place = folder / pure
     if not place.resolve().is_relative_to(folder.resolve()):
         raise MismatchError(f"{place}: is a link that leaves the bundle")

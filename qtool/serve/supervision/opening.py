@@ -10,10 +10,11 @@ from qtool.engine.contract import Engine, GenerationRequest
 from qtool.errors import MismatchError
 from qtool.machine.threads import usable_cores
 from qtool.records.bundle import Bundle
-from qtool.serve.supervision.gate import MANIFEST, read_bundle, reproduce, verify_files
+from qtool.serve.supervision.gate import read_bundle, reproduce, verify_files
 from qtool.serve.supervision.messages import Opened
 from qtool.serve.supervision.threads import candidates, fastest
 from qtool.serve.supervision.wire import Opening
+from qtool.store import layout
 from qtool.store.digest import file_digest
 
 _log = logging.getLogger("qtool.serve")
@@ -26,7 +27,7 @@ def opening(folder: Path, *, slots: int, device: str, threads: int | None) -> Op
     folder = folder.resolve()
     arguments = {
         "folder": str(folder),
-        "manifest_sha256": file_digest(folder / MANIFEST),
+        "manifest_sha256": file_digest(folder / layout.BUNDLE),
         "slots": slots,
         "device": device,
         "threads": threads,
@@ -37,8 +38,8 @@ def opening(folder: Path, *, slots: int, device: str, threads: int | None) -> Op
 def opener(folder: str, manifest_sha256: str, slots: int, device: str, threads: int | None) -> "BundleOpener":
     """The opener of a bundle, in the child. Raises MismatchError when the manifest was exchanged meanwhile."""
     place = Path(folder)
-    if file_digest(place / MANIFEST) != manifest_sha256:
-        raise MismatchError(f"{place / MANIFEST}: was changed since the server started; start the server again")
+    if file_digest(place / layout.BUNDLE) != manifest_sha256:
+        raise MismatchError(f"{place / layout.BUNDLE}: was changed since the server started; start the server again")
     return BundleOpener(place, read_bundle(place), slots, device, threads)
 
 
