@@ -44,6 +44,7 @@ class Task:
     dtype: str
     streamed: bool
     outputs: tuple[str, ...] = ()
+    chat: bool = False
 
 
 def finish(
@@ -88,6 +89,7 @@ def finish(
         dtype=task.dtype,
         streamed=task.streamed,
         certificate=certificate,
+        chat=task.chat,
     )
     write_record(folder / layout.CALIBRATION, calibration)
     return calibration

@@ -167,7 +167,9 @@ def prepare(
     outputs = layers_named(settings.outputs, linears)
     check_columns(asked, [(layer.name, layer.rows) for layer in linears if layer.name in outputs])
     tokens = _fitting(settings.sequence_tokens, stream.context_tokens, progress)
-    drawn = draw_sequences(spec, tokenizer, sequences=settings.sequences, tokens=tokens, seed=settings.seed)
+    drawn = draw_sequences(
+        spec, tokenizer, sequences=settings.sequences, tokens=tokens, seed=settings.seed, chat=settings.chat
+    )
     _check_rows(drawn, settings.sequences, stream.vocabulary, progress)
     if not stream.streamed:
         progress.note("calibrate: this checkpoint stores its tensors in another form than the model uses; loaded whole")
@@ -183,6 +185,7 @@ def prepare(
         dtype=str(dtype).removeprefix("torch."),
         streamed=stream.streamed,
         outputs=settings.outputs,
+        chat=drawn.chat,
     )
     groups = make_groups(drawn.sequences, seed=settings.seed)
     draws = draw_tokens(drawn.sequences, seed=settings.seed)

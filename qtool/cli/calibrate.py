@@ -43,6 +43,10 @@ Traffic = Annotated[
     str | None,
     typer.Option(help="A second set, of text the model will meet: it makes no range and only checks them."),
 ]
+Chat = Annotated[
+    bool | None,
+    typer.Option("--chat/--no-chat", help="Show questions in the model's chat template (default: where it has one)."),
+]
 SetsDir = Annotated[Path | None, typer.Option(help="A folder of your own set files.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16; auto is float32 on a CPU.")]
@@ -63,6 +67,7 @@ def command(
     seed: Seed = 0,
     observer: Observers = None,
     traffic: Traffic = None,
+    chat: Chat = None,
     shard: Annotated[str | None, typer.Option(help="Only part i of n, as i/n; `merge` joins them.")] = None,
     sets_dir: SetsDir = None,
     device: Device = "auto",
@@ -85,6 +90,7 @@ def command(
         "seed": seed,
         "observers": observer or (),
         "traffic": traffic,
+        "chat": chat,
         "sets_dir": sets_dir,
         "device": device,
         "dtype": dtype,

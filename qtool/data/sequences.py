@@ -10,7 +10,7 @@ from typing import Any
 from qtool.data.files import Row
 from qtool.data.sampling import sample_rows
 from qtool.data.sets import SetSpec, SourceSpec
-from qtool.data.texts import source_rows, text_of
+from qtool.data.texts import asks_as_chat, source_rows, text_of
 from qtool.errors import DataError
 from qtool.models.tokenizer import encode
 from qtool.records.calibration import SourceCount
@@ -42,9 +42,12 @@ class Drawn:
     sources: tuple[SourceCount, ...]
     digest: str
     packed: bool
+    chat: bool
 
 
-def draw_sequences(spec: SetSpec, tokenizer: Any, *, sequences: int, tokens: int, seed: int) -> Drawn:
+def draw_sequences(
+    spec: SetSpec, tokenizer: Any, *, sequences: int, tokens: int, seed: int, chat: bool | None = None
+) -> Drawn:
     """`sequences` sequences of at most `tokens` tokens to calibrate on, and a quarter more that are held out.
 
     The same arguments give the same sequences. A source that is too small gives what it has. Raises DataError when a
@@ -59,14 +62,20 @@ def draw_sequences(spec: SetSpec, tokenizer: Any, *, sequences: int, tokens: int
         for row in shuffled_rows(source, share + held_out, tokens, seed):
             if builder.full:
                 break
-            text = text_of(row, source, tokenizer)
+            text = text_of(row, source, tokenizer, chat=chat)
             builder.add(row, encode(tokenizer, text) if text.strip() else ())
         builder.finish()
         found += builder.made
         counts.append(builder.count())
     if not any(not sequence.held_out for sequence in found):
         raise DataError(f"calibration set {spec.name!r} yields no token: {_what_became(counts)}")
-    return Drawn(tuple(found), tuple(counts), digest_of(found), any(source.joins_rows for source in spec.sources))
+    return Drawn(
+        tuple(found),
+        tuple(counts),
+        digest_of(found),
+        packed=any(source.joins_rows for source in spec.sources),
+        chat=any(asks_as_chat(source, tokenizer, chat=chat) for source in spec.sources),
+    )
 
 
 def shares(sources: Sequence[SourceSpec], sequences: int) -> tuple[int, ...]:

@@ -14,8 +14,9 @@ class SourceSpec:
     """One `[[sources]]` table: where rows come from and how a row becomes text.
 
     Exactly one of `generator`, `data` (a file or folder, beside the set file if relative) and `hub` is given.
-    `text` is a template over the row's fields such as "{question} {answer}"; `messages` names the field that holds
-    chat turns, which go through the model's own template. `packed` joins rows to full sequences; without it each row
+    `text` is a template over the row's fields such as "{question} {answer}"; `user` and `assistant`, templates too, are
+    the two turns that a model with a chat template is shown instead; `messages` names the field that holds chat turns,
+    which go through the model's own template. `packed` joins rows to full sequences; without it each row
     is a sequence of its own. `weight` is this source's share of the sequences, relative to the others; rows of weight 0
     make no range and only check whether the others cover them.
     """
@@ -29,6 +30,8 @@ class SourceSpec:
     split: str = "train"
     revision: str | None = None
     text: str | None = None
+    user: str | None = None
+    assistant: str | None = None
     messages: str | None = None
     packed: bool | None = None
 
@@ -41,6 +44,10 @@ class SourceSpec:
             problems.append(f"source {self.tag!r} has weight {self.weight}; it must not be below 0")
         if self.text is not None and self.messages is not None:
             problems.append(f"source {self.tag!r} has both text and messages; a row is one or the other")
+        if (self.user is None) != (self.assistant is None):
+            problems.append(f"source {self.tag!r} has one of user and assistant; give both turns")
+        if self.user is not None and self.text is None and self.generator is None:
+            problems.append(f"source {self.tag!r} has user and assistant; give text too, for models without chat")
         if self.hub is not None and self.revision is None:
             problems.append(f"source {self.tag!r} needs a pinned revision of {self.hub} (a commit id)")
         if problems:

@@ -26,10 +26,11 @@ def source_rows(source: SourceSpec, *, seed: int, damaged: Damaged | None = None
     return hub_rows(source.hub, config=source.config, split=source.split, revision=source.revision, seed=seed)
 
 
-def text_of(row: Row, source: SourceSpec, tokenizer: Any) -> str:
-    """The text of `row`. Raises DataError naming the row: a field is missing, the template refuses the turns, or the
+def text_of(row: Row, source: SourceSpec, tokenizer: Any, *, chat: bool | None = None) -> str:
+    """The text of `row`: its two turns in the model's chat template where the source names them and the model has one,
+    unless `chat` is false. Raises DataError naming the row: a field is missing, the template refuses the turns, or the
     text holds half a character."""
-    text = _text(row, source, tokenizer)
+    text = _text(row, source, tokenizer, as_turns=asks_as_chat(source, tokenizer, chat=chat))
     if (place := surrogate_in(text)) is not None:
         raise DataError(
             f"{row.where}: character {place + 1} of its text is half a surrogate pair (U+{ord(text[place]):04X}); "
@@ -38,9 +39,19 @@ def text_of(row: Row, source: SourceSpec, tokenizer: Any) -> str:
     return text
 
 
-def _text(row: Row, source: SourceSpec, tokenizer: Any) -> str:
+def asks_as_chat(source: SourceSpec, tokenizer: Any, *, chat: bool | None) -> bool:
+    """Whether the rows of `source` are shown to the model as turns of a chat, as its tasks and its server show them."""
+    return chat is not False and source.user is not None and bool(tokenizer.chat_template)
+
+
+def _text(row: Row, source: SourceSpec, tokenizer: Any, *, as_turns: bool) -> str:
     if source.messages is not None:
         return _rendered(row, source.messages, tokenizer)
+    if as_turns:
+        assert source.user is not None  # as asks_as_chat found
+        assert source.assistant is not None  # a source has both or none
+        turns = [("user", _filled(row, source.user)), ("assistant", _filled(row, source.assistant))]
+        return _chat(row, [{"role": role, "content": content.strip()} for role, content in turns], tokenizer)
     if source.text is not None:
         return _filled(row, source.text)
     if source.generator is not None:
@@ -80,13 +91,17 @@ def _filled(row: Row, template: str) -> str:
 
 
 def _rendered(row: Row, field: str, tokenizer: Any) -> str:
-    from qtool.models.tokenizer import render_chat
-
     turns = row.fields.get(field)
     if not isinstance(turns, list) or not all(isinstance(turn, dict) and "role" in turn for turn in turns):
         raise DataError(f"{row.where}: field {field!r} is no list of chat turns with role and content; {_fields(row)}")
+    return _chat(row, [_turn(row, field, turn) for turn in turns], tokenizer)
+
+
+def _chat(row: Row, turns: list[dict[str, Any]], tokenizer: Any) -> str:
+    from qtool.models.tokenizer import render_chat
+
     try:
-        return render_chat(tokenizer, [_turn(row, field, turn) for turn in turns], add_generation_prompt=False)
+        return render_chat(tokenizer, turns, add_generation_prompt=False)
     except ModelError as error:
         raise DataError(f"{row.where}: {error}") from error
 

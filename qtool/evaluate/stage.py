@@ -14,6 +14,7 @@ from qtool.evaluate.asking import agreement
 from qtool.evaluate.asking.model import SayingNotes, identify, lazily, open_place
 from qtool.evaluate.asking.noise_floor import MOST_ITEMS, measure_floor, read_floor, write_floor
 from qtool.evaluate.asking.questions import Asked, Work, ask, context_of, differs_in, timing_of, work_on
+from qtool.evaluate.asking.rounded_copy import RoundedCopy
 from qtool.evaluate.asking.rounding_noise import measure_noise
 from qtool.evaluate.asking.subject import DEFAULTS, Opener, Settings, Subject, refuse_other_base, settled
 from qtool.evaluate.contract import Question
@@ -28,6 +29,7 @@ from qtool.records.place import Place, Server
 from qtool.records.task import TaskSpec
 from qtool.store.run_directory import locked
 
+_REPEATED = 0.6  # of the extra time goes into asking again, the rest into reading with rounded weights
 _LEAST_FLOOR_SECONDS = 0.5  # a short run's share would be too little to say anything, and nobody waits for this
 
 
@@ -71,7 +73,11 @@ def evaluate_asked(
         for each in asked:
             _check_baseline(subject, each, baseline, settings)
     with locked(output / ".lock", holds=str(output)), lazily(variant, settings, opener) as model:
-        works = (work_on(subject, each, output, model, settings=settings, progress=progress) for each in asked)
+        rounded = RoundedCopy(variant, settings.device)
+        works = (
+            work_on(subject, each, output, model, settings=settings, progress=progress, rounded=rounded)
+            for each in asked
+        )
         try:
             return tuple(_evaluate_one(work, baseline) for work in works)
         except NumericError:
@@ -132,6 +138,7 @@ def _measure_baseline(questions: Sequence[Question], rows: Sequence[ItemResult],
     """What every variant will be held against, unless it is there already: the baseline's own noise, samples of its
     distribution, and how far rounding its weights moves its margins."""
     task = work.asked.task.name
+    extra = work.settings.floor_share * max(seconds, _told_seconds(rows, work))
     floor = read_floor(work.output, task, work.digest)
     if floor is None or not floor.is_enough_for(len(rows)):
         with work.progress.track(f"{task}: noise floor", min(MOST_ITEMS, len(rows)), "items") as advance:
@@ -141,7 +148,7 @@ def _measure_baseline(questions: Sequence[Question], rows: Sequence[ItemResult],
                 load_scorer(work.asked.task.scorer),
                 context_of(work),
                 differs=differs_in(work, {item.id: item for item in work.asked.items}),
-                seconds=max(_LEAST_FLOOR_SECONDS, work.settings.floor_share * max(seconds, _told_seconds(rows, work))),
+                seconds=max(_LEAST_FLOOR_SECONDS, _REPEATED * extra),
                 advance=advance,
             )
         write_floor(work.output, task, floor)
@@ -152,7 +159,8 @@ def _measure_baseline(questions: Sequence[Question], rows: Sequence[ItemResult],
         agreement.write_samples(work.output, task, agreement.Samples(work.digest, drawn))
     if results.read_noise(work.output, task, work.digest) is None:
         with work.progress.track(f"{task}: rounding noise", None, "items"):
-            results.write_noise(work.output, task, measure_noise(questions, rows, work))
+            noise = measure_noise(questions, rows, work, seconds=(1 - _REPEATED) * extra)
+            results.write_noise(work.output, task, noise)
 
 
 def _told_seconds(rows: Sequence[ItemResult], work: Work) -> float:

@@ -28,6 +28,7 @@ def calibrate(
     seed: int = 0,
     observers: Sequence[str] = (),
     traffic: str | None = None,
+    chat: bool | None = None,
     sets_dir: PathLike | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -36,14 +37,17 @@ def calibrate(
     quiet: bool = False,
 ) -> Calibration:
     """Runs a set of text through `model` and writes activation ranges and the set's certificate to the new folder
-    `output`; `observers` are absmax and percentile unless others are named. Interrupted, it resumes."""
+    `output`; `observers` are absmax and percentile unless others are named. Interrupted, it resumes. A model with a
+    chat template is shown questions as it will be asked them, unless `chat` is false."""
     from qtool.calibrate.stage import Machine
     from qtool.calibrate.stage import calibrate as run
     from qtool.models.locate import locate
 
     return run(
         locate(str(model)),
-        CalibrationSettings(set, sequences, sequence_tokens, seed, tuple(observers or DEFAULT_OBSERVERS), traffic),
+        CalibrationSettings(
+            set, sequences, sequence_tokens, seed, tuple(observers or DEFAULT_OBSERVERS), traffic, chat=chat
+        ),
         Path(output),
         progress=chosen_progress(quiet),
         sets_dir=optional_path(sets_dir),
@@ -64,6 +68,7 @@ def calibrate_shard(
     seed: int = 0,
     observers: Sequence[str] = (),
     traffic: str | None = None,
+    chat: bool | None = None,
     sets_dir: PathLike | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -78,7 +83,9 @@ def calibrate_shard(
 
     return run(
         locate(str(model)),
-        CalibrationSettings(set, sequences, sequence_tokens, seed, tuple(observers or DEFAULT_OBSERVERS), traffic),
+        CalibrationSettings(
+            set, sequences, sequence_tokens, seed, tuple(observers or DEFAULT_OBSERVERS), traffic, chat=chat
+        ),
         Path(output),
         shard=shard,
         progress=chosen_progress(quiet),

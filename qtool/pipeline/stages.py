@@ -94,6 +94,8 @@ def _calibrate(state: PlannedRun) -> None:
 
     output = state.run.parts.calibration
     settings = state.plan.calibration
+    if settings.chat is None:
+        settings = replace(settings, chat=state.plan.chat)
     state.run.stage(
         "calibrate",
         {"model": state.identity.weights_digest, "settings": settings, "set": _set_inputs(state.plan)},

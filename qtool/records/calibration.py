@@ -46,7 +46,7 @@ class Calibration(Presented):
 
     `sequences` rows of `tokens` tokens in all made the ranges, `held_out_sequences` more only checked them;
     `set_digest` identifies the rows actually used after tokenization. `streamed` says whether one block at a time was
-    in memory.
+    in memory, `chat` whether rows of the set were shown as turns of the model's chat template.
     """
 
     SHOWN: ClassVar[tuple[str, ...]] = ("model.name", "set_name", "sequences", "tokens", "verdict")
@@ -71,3 +71,4 @@ class Calibration(Presented):
     dtype: str = "float32"
     streamed: bool = True
     certificate: Certificate | None = None
+    chat: bool = False

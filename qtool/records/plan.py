@@ -36,7 +36,8 @@ class CalibrationSettings:
     """`[calibration]`: which set, how much of it, and which observers turn statistics into ranges.
 
     `traffic` names a second set, of text the model will meet: it makes no range and only checks them. `outputs` are
-    patterns of layers, such as `*.k_proj`, whose outputs are calibrated too, as layers called `<layer>.output`.
+    patterns of layers, such as `*.k_proj`, whose outputs are calibrated too, as layers called `<layer>.output`. `chat`
+    false shows plain text to a model that has a chat template.
     """
 
     set: str = "mixed"
@@ -46,6 +47,7 @@ class CalibrationSettings:
     observers: tuple[str, ...] = ("absmax", "percentile")
     traffic: str | None = None
     outputs: tuple[str, ...] = ()
+    chat: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from qtool.data.lint import lint, lint_text
 from qtool.data.overlap import TaskIndex
 from qtool.data.sequences import draw_sequences, shares
 from qtool.data.sets import SetSpec, SourceSpec, load_set
-from qtool.errors import DataError
+from qtool.errors import DataError, PlanError
 
 
 def jsonl(path: Path, rows: list[dict[str, object]]) -> str:
@@ -85,6 +85,29 @@ def test_chat_turns_go_through_the_models_template(tmp_path: Path) -> None:
     tokenizer.chat_template = None
     with pytest.raises(DataError, match=r"c\.jsonl:1: the tokenizer has no chat template"):
         draw_sequences(one(source), tokenizer, sequences=1, tokens=100, seed=0)
+
+
+def test_questions_are_turns_where_the_model_has_a_template() -> None:
+    source = SourceSpec("a", generator="code", text="Q: {question} A:{answer}", user="{question}", assistant="{answer}")
+    tokenizer = make_tokenizer()
+
+    def first(chat: bool | None) -> tuple[str, bool]:
+        drawn = draw_sequences(one(source), tokenizer, sequences=1, tokens=200, seed=0, chat=chat)
+        return tokenizer.decode(drawn.sequences[0].tokens), drawn.chat
+
+    text, as_chat = first(None)
+    assert as_chat
+    assert text.startswith("<s><user>Write")
+    assert "\n<assistant>def " in text
+    assert first(True) == (text, True)
+    plain, as_chat = first(False)
+    assert not as_chat
+    assert plain.startswith("<s>Q: Write")
+    assert " A: def " in plain
+    tokenizer.chat_template = None
+    assert first(None) == (plain, False)
+    with pytest.raises(PlanError, match="one of user and assistant; give both turns"):
+        SourceSpec("a", generator="code", user="{question}")
 
 
 def test_a_missing_field_names_those_there_are(tmp_path: Path) -> None:

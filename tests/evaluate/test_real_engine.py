@@ -9,7 +9,8 @@ import pytest
 from qtool.engine.contract import GenerationRequest, Scored, ScoreRequest
 from qtool.evaluate import results
 from qtool.evaluate.asking.questions import Asked
-from qtool.evaluate.asking.rounding_noise import round_weights
+from qtool.evaluate.asking.rounded_copy import round_weights
+from qtool.evaluate.asking.rounding_noise import FEWEST_ITEMS
 from qtool.evaluate.asking.subject import Settings
 from qtool.evaluate.asking.teacher_forcing import NEAR_TIE_NATS, Decider
 from qtool.evaluate.contract import Answer, Context
@@ -145,7 +146,7 @@ def test_rounding_noise_is_measured_and_foretells_churn(tmp_path: Path) -> None:
     )[0]
     noise = read_noise(tmp_path, task.name, found.run_digest)
     assert noise is not None
-    assert len(noise.margins) == 20
+    assert FEWEST_ITEMS <= len(noise.margins) <= 20  # all of them unless the machine is busy
     # steps of 2 max / 15 leave an error of step / sqrt(12); the largest of a row is 2.5 to 5 times its deviation
     assert 2.5 * 2 / 15 / math.sqrt(12) * 0.8 < noise.weight_error < 5 * 2 / 15 / math.sqrt(12) * 1.2
     assert found.forecast is not None

@@ -10,6 +10,7 @@ from qtool.evaluate import results
 from qtool.evaluate.asking.local import computed_in
 from qtool.evaluate.asking.model import LazyModel
 from qtool.evaluate.asking.noise_floor import likelihood_moved
+from qtool.evaluate.asking.rounded_copy import RoundedCopy
 from qtool.evaluate.asking.subject import Settings, Subject
 from qtool.evaluate.contract import Answer, Context, Metric, Question
 from qtool.evaluate.items import tasks
@@ -56,12 +57,20 @@ class Work:
     progress: Progress
     metric: Metric
     digest: str
+    rounded: RoundedCopy
 
 
 def work_on(
-    subject: Subject, asked: Asked, output: Path, model: LazyModel, *, settings: Settings, progress: Progress
+    subject: Subject,
+    asked: Asked,
+    output: Path,
+    model: LazyModel,
+    *,
+    settings: Settings,
+    progress: Progress,
+    rounded: RoundedCopy,
 ) -> Work:
-    """The work of putting `asked` to `subject`."""
+    """The work of putting `asked` to `subject`; `rounded` is one for all works on one model."""
     return Work(
         subject=subject,
         asked=asked,
@@ -71,6 +80,7 @@ def work_on(
         progress=progress,
         metric=load_metric(asked.task.metric),
         digest=run_digest(subject, asked, settings),
+        rounded=rounded,
     )
 
 

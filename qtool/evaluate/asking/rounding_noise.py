@@ -1,8 +1,8 @@
 """How far rounding the model's own weights to 4 bits moves its margins, measured on a few items before any variant is.
 
 Each linear layer inside the blocks is rounded to the nearest of 16 steps a row, the crudest scheme there is, in a copy
-of the model; the copy reads a few prompts with the answers the model gave, one pass each. No answer is generated and no
-variant is needed.
+of the model (rounded_copy); the copy reads a few prompts with the answers the model gave, one pass each. No answer is
+generated and no variant is needed.
 """
 
 import time
@@ -15,79 +15,36 @@ from qtool.evaluate.asking.questions import Work, context_of
 from qtool.evaluate.contract import AnswerKind, Context, Question
 from qtool.evaluate.scorers import choice, load_scorer
 from qtool.records.evaluation import ItemResult
-from qtool.records.place import Server
 from qtool.records.rounding_noise import RoundingNoise
 
 ITEMS = 64
-BITS = 4
-_MOST_SECONDS = 60.0
-_SPARE = 1.3  # times the weights must be free: the copy, and one layer being rounded
+FEWEST_ITEMS = 16  # read whatever the time: fewer say nothing
 _NATS = 4  # decimals kept
 
 
-def measure_noise(questions: Sequence[Question], rows: Sequence[ItemResult], work: Work) -> RoundingNoise:
-    """The noise on the first items that carry margins; a reason where this model cannot be rounded here."""
+def measure_noise(
+    questions: Sequence[Question], rows: Sequence[ItemResult], work: Work, *, seconds: float
+) -> RoundingNoise:
+    """The noise on the first items that carry margins, for about `seconds`; a reason where this model cannot be rounded
+    here."""
     answers = load_scorer(work.asked.task.scorer).ANSWERS
     pairs = zip(questions, rows, strict=True)
     chosen = [(question, row) for question, row in pairs if _usable(question, row, answers)][:ITEMS]
     if not chosen:
         return RoundingNoise(work.digest, why_not="its answers carry no margins")
-    model, why_not = _copy(work)
+    started_s = time.monotonic()
+    model, error, why_not = work.rounded.get()
     if model is None:
         return RoundingNoise(work.digest, why_not=why_not)
-    error = round_weights(model)
     context = context_of(work)
     reader = _Reader(model, context.engine.status())
     margins = []
-    started_s = time.monotonic()
     for question, row in chosen:
         after = _margins_after(question, row, reader, context)
         margins.append(tuple((old, round(new, _NATS)) for old, new in zip(row.margins, after, strict=True)))
-        if time.monotonic() - started_s > _MOST_SECONDS:
+        if len(margins) >= FEWEST_ITEMS and time.monotonic() - started_s > seconds:
             break
     return RoundingNoise(work.digest, weight_error=error, margins=tuple(margins))
-
-
-def _copy(work: Work) -> tuple[Any, str]:
-    """The model once more, as plain modules, and an empty reason; None and the reason where it cannot be had."""
-    from qtool.engine.scheduling.memory import available_bytes
-    from qtool.machine.device import choose_device, choose_dtype
-    from qtool.models.checkpoint import is_quantized, open_checkpoint, read_config
-    from qtool.models.completeness import load_base
-
-    folder = work.subject.place
-    if isinstance(folder, Server) or not (folder / "config.json").is_file() or is_quantized(read_config(folder)):
-        return None, "its weights are not in this folder as plain numbers"
-    device = choose_device(work.settings.device)
-    dtype = choose_dtype(work.settings.dtype, read_config(folder), device)
-    checkpoint = open_checkpoint(folder)
-    needed = _SPARE * checkpoint.bytes * dtype.itemsize / checkpoint.main_dtype().itemsize
-    if needed > available_bytes(device):
-        return None, f"a copy to be rounded needs {needed / 1e9:.1f} GB of free memory"
-    return load_base(folder, dtype=dtype, device=device), ""
-
-
-def round_weights(model: Any) -> float:
-    """Rounds every linear layer inside the blocks in place, symmetrically, a scale for each row; the norm of the change
-    over the norm of the weights."""
-    import torch
-
-    from qtool.models.architecture import describe_model
-
-    changed = whole = 0.0
-    largest = 2 ** (BITS - 1)
-    with torch.no_grad():
-        for layer in describe_model(model).linears:
-            if layer.block is None:
-                continue
-            weight = model.get_submodule(layer.name).weight
-            rows = weight.float().t() if layer.transposed else weight.float()
-            step = (2 * rows.abs().amax(dim=1, keepdim=True) / (2 * largest - 1)).clamp(min=1e-12)
-            rounded = torch.round(rows / step).clamp(-largest, largest - 1) * step
-            changed += float((rounded - rows).square().sum())
-            whole += float(rows.square().sum())
-            weight.copy_((rounded.t() if layer.transposed else rounded).to(weight.dtype))
-    return float((changed / whole) ** 0.5) if whole else 0.0
 
 
 def _usable(question: Question, row: ItemResult, answers: AnswerKind) -> bool:

@@ -14,10 +14,10 @@ from qtool.records.place import Place, Server
 class Settings:
     """How answers are obtained. All but `in_flight`, `seed`, `forcing` and the floor's share can change an answer.
 
-    `floor_share` is the time for the noise floor as a share of the evaluation's own; 0 leaves it out. `forcing` allows
-    an item to be decided in one pass where that gives the answer that would have been generated. `tokenizer` is the
-    folder whose tokenizer a server's model has. `chat` is None for the model's own way: through its chat template
-    where it has one. `allow_unverified` takes a variant whose verification failed.
+    `floor_share` is the time for noise floor and forecast as a share of the evaluation's own; 0 leaves both out.
+    `forcing` allows an item to be decided in one pass where that gives the answer that would have been generated.
+    `tokenizer` is the folder whose tokenizer a server's model has. `chat` is None for the model's own way: through its
+    chat template where it has one. `allow_unverified` takes a variant whose verification failed.
     """
 
     chat: bool | None = None

@@ -19,6 +19,7 @@ from qtool.errors import DataError, UnknownName
 from qtool.evaluate import results
 from qtool.evaluate.asking.model import LazyModel, identify, lazily
 from qtool.evaluate.asking.questions import Asked, Work, timing_of
+from qtool.evaluate.asking.rounded_copy import RoundedCopy
 from qtool.evaluate.asking.subject import Opener, Settings, Subject, refuse_other_base, settled
 from qtool.evaluate.lm_eval import sample_log
 from qtool.evaluate.lm_eval.harness_model import make_model
@@ -181,6 +182,7 @@ def _work(
         progress=means.progress,
         metric=sample_log.LoggedMetric(binary=binary),
         digest=digest,
+        rounded=RoundedCopy(subject.place, means.settings.device),
     )
 
 

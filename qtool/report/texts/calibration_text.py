@@ -19,7 +19,8 @@ def calibration_text(found: Calibration) -> str:
         f"calibration of {found.model.name} ({found.model.architecture}, weights {found.model.weights_digest[:12]}) on "
         f"set {found.set_name} (seed {found.seed}, set {found.set_digest[:12]})",
         f"  {count_text(found.sequences, 'sequence')} of up to {found.sequence_tokens} tokens, {found.tokens:,} tokens"
-        f"{', packed' if found.packed else ''}; {count_text(found.held_out_sequences, 'sequence')} more only checked",
+        f"{', packed' if found.packed else ''}{', questions as chat turns' if found.chat else ''}; "
+        f"{count_text(found.held_out_sequences, 'sequence')} more only checked",
         f"  {count_text(len(layers), 'layer')}, observers {', '.join(found.observers)}; {found.dtype}, {how}, "
         f"{found.seconds:.1f} s, qtool {found.qtool_version}",
         f"  enough? {WORDS[found.verdict]}{': ' if headline(found) else ''}{headline(found)}",
