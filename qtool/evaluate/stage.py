@@ -8,13 +8,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from qtool.engine.rounded_copy import RoundedCopy
 from qtool.errors import MismatchError, NumericError, PlanError
 from qtool.evaluate import results
 from qtool.evaluate.asking import agreement
 from qtool.evaluate.asking.model import SayingNotes, identify, lazily, open_place
 from qtool.evaluate.asking.noise_floor import MOST_ITEMS, measure_floor, read_floor, write_floor
 from qtool.evaluate.asking.questions import Asked, Work, ask, context_of, differs_in, timing_of, work_on
-from qtool.evaluate.asking.rounded_copy import RoundedCopy
 from qtool.evaluate.asking.rounding_noise import measure_noise
 from qtool.evaluate.asking.subject import DEFAULTS, Opener, Settings, Subject, refuse_other_base, settled
 from qtool.evaluate.contract import Question

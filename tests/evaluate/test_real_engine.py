@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from qtool.engine.contract import GenerationRequest, Scored, ScoreRequest
+from qtool.engine.rounded_copy import round_weights
 from qtool.evaluate import results
 from qtool.evaluate.asking.questions import Asked
-from qtool.evaluate.asking.rounded_copy import round_weights
 from qtool.evaluate.asking.rounding_noise import FEWEST_ITEMS
 from qtool.evaluate.asking.subject import Settings
 from qtool.evaluate.asking.teacher_forcing import NEAR_TIE_NATS, Decider

@@ -6,11 +6,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from qtool.engine.rounded_copy import RoundedCopy
 from qtool.evaluate import results
 from qtool.evaluate.asking.local import computed_in
 from qtool.evaluate.asking.model import LazyModel
 from qtool.evaluate.asking.noise_floor import likelihood_moved
-from qtool.evaluate.asking.rounded_copy import RoundedCopy
 from qtool.evaluate.asking.subject import Settings, Subject
 from qtool.evaluate.contract import Answer, Context, Metric, Question
 from qtool.evaluate.items import tasks

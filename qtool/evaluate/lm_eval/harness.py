@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from qtool import catalog
+from qtool.engine.rounded_copy import RoundedCopy
 from qtool.errors import DataError, UnknownName
 from qtool.evaluate import results
 from qtool.evaluate.asking.model import LazyModel, identify, lazily
 from qtool.evaluate.asking.questions import Asked, Work, timing_of
-from qtool.evaluate.asking.rounded_copy import RoundedCopy
 from qtool.evaluate.asking.subject import Opener, Settings, Subject, refuse_other_base, settled
 from qtool.evaluate.lm_eval import sample_log
 from qtool.evaluate.lm_eval.harness_model import make_model
