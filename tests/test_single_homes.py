@@ -17,6 +17,17 @@ def test_the_names_of_a_run_folder_are_spelled_in_one_module() -> None:
     assert {str(path.relative_to(PACKAGE)): names for path in others() if (names := spelled(path))} == {}
 
 
+def test_one_loop_steps_an_engine() -> None:
+    """A server has its own: its requests come while it runs."""
+    callers = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("engine.step")
+    }
+    assert callers == {"engine/drive.py", "serve/supervision/engine_loop.py"}
+
+
 def others() -> list[Path]:
     """Every module but the home; what trains the reference models writes folders of its own."""
     return [path for path in PACKAGE.rglob("*.py") if path != HOME and path.parent != PACKAGE / "reference"]

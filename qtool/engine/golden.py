@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from qtool.engine.contract import Engine, GenerationRequest, TokenEvent
+from qtool.engine.contract import Engine, GenerationRequest
+from qtool.engine.drive import at_most, drive
 from qtool.errors import NumericError
 from qtool.records.bundle import GoldenPrompt
 
@@ -56,10 +57,8 @@ def _greedy(
     engine: Engine, ids: tuple[int, ...], new_tokens: int, alternatives: int
 ) -> tuple[tuple[tuple[int, float], ...], tuple[int, ...]]:
     """(token, log-probability) pairs of the most likely next tokens, and the greedy continuation."""
-    request = engine.submit(GenerationRequest(ids, new_tokens, logprobs=alternatives))
-    events: list[TokenEvent] = []
-    while not events or events[-1].finish is None:
-        events += [event for event in engine.step() if event.request == request]
+    request = GenerationRequest(ids, new_tokens, logprobs=alternatives)
+    events = [advance.event for advances in drive(engine, [request], at_most(1)) for advance in advances]
     if events[-1].finish == "error":
         raise NumericError(f"a golden prompt of {len(ids)} tokens could not be answered: {events[-1].error}")
     greedy = tuple(event.token for event in events if event.token is not None)

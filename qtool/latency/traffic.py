@@ -4,7 +4,8 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 
-from qtool.engine.contract import Engine, GenerationRequest, TokenEvent
+from qtool.engine.contract import Engine, GenerationRequest
+from qtool.engine.drive import Pace, at_most, drive
 from qtool.errors import RequestError
 from qtool.latency.timing import Load, Timed
 
@@ -28,58 +29,42 @@ def send(
 
     An open load's clock starts when a request was due, not when the engine took it: waiting is part of its time.
     """
-    due = _due_times(len(requests), load, seed)
-    flying: dict[int, _Flying] = {}
+    times_s: list[list[float]] = [[] for _ in requests]
     done: list[Timed] = []
-    upcoming = 0
     started = time.monotonic()
-    while upcoming < len(requests) or flying:
-        while upcoming < len(requests) and _may_go(load, len(flying), due, upcoming, started):
-            sent = time.monotonic() if due is None else started + due[upcoming]
-            request = requests[upcoming]
-            upcoming += 1
-            try:
-                flying[engine.submit(request)] = _Flying(sent, len(request.ids))
-            except RequestError as error:
-                done.append(Timed(sent, (), len(request.ids), str(error)))
-        if not flying and due is not None and upcoming < len(requests):
-            time.sleep(max(min(started + due[upcoming] - time.monotonic(), _LONGEST_NAP_S), 0.0))
-        for event in engine.step():
-            _note(event, flying, done)
+    due = [started + after for after in _due_times(len(requests), load, seed)]
+
+    def sent(index: int, submitted_s: float) -> float:
+        return due[index] if due else submitted_s
+
+    def refuse(index: int, submitted_s: float, error: RequestError) -> None:
+        done.append(Timed(sent(index, submitted_s), (), len(requests[index].ids), str(error)))
+
+    for advances in drive(engine, requests, _when_due(due) if due else at_most(load.concurrency), on_refusal=refuse):
+        for advance in advances:
+            index, event = advance.index, advance.event
+            if event.token is not None:
+                times_s[index].append(event.time_s)
+            if event.finish is not None:
+                tokens_s = tuple(times_s[index])
+                failed = event.error or "no token came" if event.finish == "error" or not tokens_s else None
+                done.append(Timed(sent(index, advance.submitted_s), tokens_s, len(requests[index].ids), failed))
     return done, time.monotonic() - started
 
 
-class _Flying:
-    """A request under way."""
-
-    def __init__(self, sent_s: float, prompt_tokens: int) -> None:
-        self.sent_s = sent_s
-        self.prompt_tokens = prompt_tokens
-        self.times_s: list[float] = []
-
-
-def _note(event: TokenEvent, flying: dict[int, _Flying], done: list[Timed]) -> None:
-    request = flying.get(event.request)
-    if request is None:
-        return
-    if event.token is not None:
-        request.times_s.append(event.time_s)
-    if event.finish is not None:
-        del flying[event.request]
-        failed = event.error or "no token came" if event.finish == "error" or not request.times_s else None
-        done.append(Timed(request.sent_s, tuple(request.times_s), request.prompt_tokens, failed))
+def _when_due(due: Sequence[float]) -> Pace:
+    """Each request at its time, however many run."""
+    return Pace(
+        lambda upcoming, _: time.monotonic() >= due[upcoming],
+        lambda upcoming: time.sleep(max(min(due[upcoming] - time.monotonic(), _LONGEST_NAP_S), 0.0)),
+    )
 
 
-def _may_go(load: Load, flying: int, due: Sequence[float] | None, upcoming: int, started: float) -> bool:
-    if due is None:
-        return flying < load.concurrency
-    return time.monotonic() - started >= due[upcoming]
-
-
-def _due_times(count: int, load: Load, seed: int) -> list[float] | None:
-    """Seconds after the start at which each request is due: exponential gaps, stretched to the exact mean rate."""
+def _due_times(count: int, load: Load, seed: int) -> list[float]:
+    """Seconds after the start at which each request is due: exponential gaps, stretched to the exact mean rate; none
+    for a closed load, where each is due as soon as another has ended."""
     if load.rate_per_second is None:
-        return None
+        return []
     stream = random.Random(seed)
     gaps = [stream.expovariate(1.0) for _ in range(count)]
     stretch = count / load.rate_per_second / sum(gaps)

@@ -1,10 +1,10 @@
 """Keeps a fixed number of requests in the engine, so that it batches and no item's clock runs while it waits."""
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from qtool.engine.contract import Engine, FinishReason, GenerationRequest, TokenEvent
+from qtool.engine.drive import at_most, drive
 from qtool.errors import ModelError, NumericError
 
 
@@ -29,22 +29,12 @@ class Flight:
 def fly(engine: Engine, requests: Sequence[GenerationRequest], *, in_flight: int) -> Iterator[Flight]:
     """Each request's flight as it lands. Raises ModelError where the engine fails on one."""
     flying: dict[int, Flight] = {}
-    waiting = iter(enumerate(requests))
-    while True:
-        while len(flying) < in_flight and (entry := next(waiting, None)) is not None:
-            index, request = entry
-            started_s = time.monotonic()
-            flying[engine.submit(request)] = Flight(index, started_s)
-        if not flying:
-            return
-        for event in engine.step():
-            flight = flying.get(event.request)
-            if flight is None:
-                continue
-            _note(flight, event, requests[flight.index])
-            if event.finish is not None:
-                del flying[event.request]
-                yield flight
+    for advances in drive(engine, requests, at_most(in_flight)):
+        for advance in advances:
+            flight = flying.setdefault(advance.index, Flight(advance.index, advance.submitted_s))
+            _note(flight, advance.event, requests[flight.index])
+            if advance.event.finish is not None:
+                yield flying.pop(flight.index)
 
 
 def _note(flight: Flight, event: TokenEvent, request: GenerationRequest) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qtool.engine.contract import Engine, GenerationRequest, TokenEvent
+from qtool.engine.drive import at_most, drive
 from qtool.engine.load import open_engine
 from qtool.errors import CapacityError, QtoolError
 
@@ -55,20 +56,17 @@ def run_in_engine(folder: Path, prompts: Sequence[Sequence[int]], *, seconds: fl
 
 
 def _generate(engine: Engine, trial: Trial, each: int, *, deadline: float) -> None:
-    flying = {engine.submit(GenerationRequest(ids, each)): row for row, ids in enumerate(trial.prompts)}
-    while flying:
-        for event in engine.step():
-            _note(trial, flying, event)
+    requests = [GenerationRequest(ids, each) for ids in trial.prompts]
+    for advances in drive(engine, requests, at_most(len(requests))):
+        for advance in advances:
+            _note(trial, advance.index, advance.event)
         if time.monotonic() > deadline:
             trial.notes.append(f"run by the engine for {trial.tokens} tokens, not {NEW_TOKENS}: they took too long")
             return
 
 
-def _note(trial: Trial, flying: dict[int, int], event: TokenEvent) -> None:
-    row = flying[event.request]
+def _note(trial: Trial, row: int, event: TokenEvent) -> None:
     if event.token is not None:
         trial.written[row].append(event.token)
-    if event.finish is not None:
-        del flying[event.request]
     if event.finish == "error":
         trial.problem = f"the engine fails on prompt {row + 1}: {event.error}"

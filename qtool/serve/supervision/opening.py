@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qtool.engine.contract import Engine, GenerationRequest
+from qtool.engine.drive import at_most, drive
 from qtool.errors import MismatchError
 from qtool.machine.threads import usable_cores
 from qtool.records.bundle import Bundle
@@ -112,10 +113,9 @@ def warm_up(engine: Engine, prompts: list[tuple[int, ...]]) -> float:
 def _together(engine: Engine, prompts: list[tuple[int, ...]], count: int) -> float:
     """Generates for `count` prompts at once; the seconds of the slowest step."""
     slowest = 0.0
-    for index in range(count):
-        engine.submit(GenerationRequest(prompts[index % len(prompts)], _WARM_UP_TOKENS))
-    while engine.status().running or engine.status().waiting:
-        began = time.perf_counter()
-        engine.step()
+    requests = [GenerationRequest(prompts[index % len(prompts)], _WARM_UP_TOKENS) for index in range(count)]
+    began = time.perf_counter()
+    for _ in drive(engine, requests, at_most(count)):
         slowest = max(slowest, time.perf_counter() - began)
+        began = time.perf_counter()
     return slowest
