@@ -86,16 +86,17 @@ def clustered(
     rng: np.random.Generator, *, clusters: int, size: int, alike: float, churn: float, drop: float, margin: float,
     simulations: int,
 ) -> Shares:  # fmt: skip
-    """Items in clusters with intra-cluster correlation `alike` (Dirichlet-multinomial flips)."""
+    """Items in clusters with intra-cluster correlation `alike` (Dirichlet-multinomial flips; 1: all or none of one)."""
     chances = np.array([(churn + drop) / 2, (churn - drop) / 2, 1 - churn])
     names = [f"c{index // size}" for index in range(clusters * size)]
     found: Shares = dict.fromkeys(("PASS", "FAIL", "UNDECIDED"), 0.0)
     for _ in range(simulations):
-        shares = (
-            np.tile(chances, (clusters, 1))
-            if alike == 0
-            else rng.dirichlet(np.maximum(chances, 1e-9) * (1 - alike) / alike, size=clusters)
-        )
+        if alike == 0:
+            shares = np.tile(chances, (clusters, 1))
+        elif alike == 1:
+            shares = rng.multinomial(1, chances, size=clusters).astype(float)
+        else:
+            shares = rng.dirichlet(np.maximum(chances, 1e-9) * (1 - alike) / alike, size=clusters)
         counts = np.array([rng.multinomial(size, share / share.sum()) for share in shares])
         gains = np.concatenate([np.repeat([-1.0, 1.0, 0.0], row) for row in counts])
         found[verdict.decide(verdict.bounds(gains, clusters=names), margin)] += 1 / simulations

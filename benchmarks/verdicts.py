@@ -129,12 +129,14 @@ def following(rng: np.random.Generator, simulations: int) -> list[dict[str, obje
 
 def clusters(rng: np.random.Generator, simulations: int) -> list[dict[str, object]]:
     """Items that hang together."""
-    table("Items in clusters (alike: correlation of flips within one)",
+    table("Items in clusters (alike: correlation of flips within one; 1: lost as a whole)",
           ("clusters x items", "alike", "churn %", "margin", "false PASS % at the margin", "false FAIL %",
            "PASS % when equal"))  # fmt: skip
     rows: list[dict[str, object]] = []
     for (count, size), alike, (churn, margin) in itertools.product(
-        ((9, 100), (10, 25), (20, 12), (50, 5), (57, 35)), (0.0, 0.1, 0.5), ((0.10, 0.05), (0.05, 0.02))
+        ((9, 100), (10, 25), (60, 20), (150, 10), (400, 5)),
+        (0.0, 0.1, 0.5, 1.0),
+        ((0.10, 0.05), (0.05, 0.05), (0.02, 0.02)),
     ):
         cell = functools.partial(clustered, rng, clusters=count, size=size, alike=alike, churn=churn, margin=margin)
         edge, equal = cell(drop=margin, simulations=simulations // 10), cell(drop=0.0, simulations=simulations // 50)

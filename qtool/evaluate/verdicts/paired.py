@@ -72,6 +72,11 @@ def reason(decision: str, found: verdict.Bounds, margin: float, needed: int | No
     if found.blocked:
         return f"{found.blocked}; measured {drop:.2f} points lost ({accepted})"
     text = f"between {least:.2f} and {most:.2f} points are lost ({accepted}); {found.items} items do not decide it"
+    fewest = verdict.fewest_clusters(margin, found.level)
+    if found.clusters is not None and found.clusters < fewest:
+        text += (
+            f" (in {found.clusters} clusters, any of which may be lost as a whole; {fewest} are the fewest that pass)"
+        )
     if needed is None:
         return f"{text}, nor would {MOST_TO_DECIDE:,}: as measured, the difference lies at the margin"
     more = "" if minutes is None else f", {_duration(minutes)} more"

@@ -7,8 +7,8 @@ benchmarks/verdicts.py:
 - right-or-wrong items: Tango's score test inverted, two pseudo-items, one gained and one lost, added (Bonett and
   Price): without them a sample without any change would claim certainty;
 - all other scores: Gaffke's bound, which holds for any distribution between the two ends (`bounded.py`);
-- items that share a cluster: the wider of the score bound and one by cluster-robust error, both with Student's quantile
-  at as many degrees of freedom as clusters really carry the variance; with fewer than ten clusters, no verdict.
+- items that share a cluster: Gaffke's bound over clusters, each with the sum of its items' gains. It assumes nothing of
+  how items of one cluster hang together, so it holds where whole clusters are lost; with fewer than ten, no verdict.
 """
 
 import math
@@ -25,16 +25,16 @@ from qtool.records.ship_rule import verdict_of_bounds
 LEVEL = 0.05
 FEWEST_CLUSTERS = 10
 FEWEST_TEXTS = 30
-_MOST_REACH = 3.4  # normal quantiles: one degree of freedom would ask for 6 at 5 % and for any number below
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """One-sided lower and upper bounds of the mean gain, each at 1 - `level`, over `items` items.
 
-    `spread` is the standard deviation of one item's gain, `reach` the largest possible loss of one; `harmful` and
-    `beneficial` count right-or-wrong items that changed, None for other scores. `blocked` says why there can be no
-    verdict whatever the bounds.
+    `spread` is the standard deviation of one item's gain, `reach` the largest possible loss of what is lost as one: an
+    item, or a cluster of items; `harmful` and `beneficial` count right-or-wrong items that changed, None for other
+    scores and for clusters, of which there are `clusters`. `blocked` says why there can be no verdict whatever the
+    bounds.
     """
 
     estimate: float
@@ -47,6 +47,7 @@ class Bounds:
     harmful: int | None = None
     beneficial: int | None = None
     blocked: str = ""
+    clusters: int | None = None
 
     def interval(self) -> Interval:
         """Both bounds as one interval: two one-sided 95 % bounds enclose 90 %."""
@@ -89,29 +90,33 @@ def without_verdict(found: Bounds, why: str) -> Bounds:
     return replace(found, low=-found.reach, high=found.reach, blocked=why)
 
 
-def _clustered(found: Bounds, gains: Values, clusters: "np.ndarray[tuple[int], np.dtype[np.str_]]") -> Bounds:
-    """`found` with bounds for items that hang together within `clusters`."""
-    from scipy import stats
+def fewest_clusters(margin: float, level: float = LEVEL) -> int:
+    """How many clusters must be seen unharmed before a loss of `margin`, in whole clusters, can be excluded."""
+    return max(FEWEST_CLUSTERS, math.ceil(math.log(level) / math.log1p(-min(margin, 0.5))))
 
+
+def _clustered(found: Bounds, gains: Values, clusters: "np.ndarray[tuple[int], np.dtype[np.str_]]") -> Bounds:
+    """`found` with bounds for items of which a whole cluster may be lost at once."""
     _, membership = np.unique(clusters, return_inverse=True)
-    sums = np.square(np.bincount(membership, weights=gains - found.estimate))
-    count = len(sums)
+    sizes = np.bincount(membership)
+    count = len(sizes)
     if count < FEWEST_CLUSTERS:
         which = "one cluster" if count == 1 else f"{count} clusters"
-        return without_verdict(found, f"the items come from {which}; {FEWEST_CLUSTERS} are the fewest that can decide")
-    # how many clusters the variance is made of: with two that changed among fifty, it is as little known as from two
-    carrying = float(sums.sum() ** 2 / np.square(sums).sum()) - 1 if sums.any() else 1.0
-    normal = float(stats.norm.isf(found.level))
-    reach = min(float(stats.t.isf(found.level, min(max(carrying, 1.0), count - 1))), _MOST_REACH * normal)
-    items = found.items + 2
-    error = math.sqrt(count / (count - 1) * float(sums.sum()) + 2 * found.reach**2) / items
-    center = float(gains.sum()) / items
-    low, high = center - reach * error, center + reach * error
-    if found.harmful is not None and found.beneficial is not None:
-        level = float(stats.norm.sf(reach))
-        score_low, score_high = score_bounds(items, found.harmful + 1, found.beneficial + 1, level)
-        low, high = min(low, score_low), max(high, score_high)
-    return replace(found, low=low, high=high, spread=error * math.sqrt(items))
+        few = without_verdict(found, f"the items come from {which}; {FEWEST_CLUSTERS} are the fewest that can decide")
+        return replace(few, clusters=count)
+    # in units of the mean cluster, so that the mean over clusters is the mean over items
+    values = np.bincount(membership, weights=gains) / sizes.mean()
+    furthest = found.reach * float(sizes.max() / sizes.mean())
+    return replace(
+        found,
+        low=max(-found.reach, lower_bound(values, floor=-furthest, level=found.level)),
+        high=min(found.reach, upper_bound(values, ceiling=furthest, level=found.level)),
+        spread=float(np.append(values, (furthest, -furthest)).std(ddof=1)) * math.sqrt(float(sizes.mean())),
+        reach=found.reach * float(sizes.max()),
+        harmful=None,
+        beneficial=None,
+        clusters=count,
+    )
 
 
 def score_bounds(items: int, harmful: int, beneficial: int, level: float) -> tuple[float, float]:
