@@ -23,9 +23,9 @@ class Language(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
-    def chat(self, message: str) -> str:
-        """`message` from a user, rendered by the model's chat template up to where the assistant begins, without the
-        BOS that `encode` adds."""
+    def chat(self, message: str, *further: str) -> str:
+        """`message` from a user, and `further` ones of assistant and user by turns, rendered by the model's chat
+        template up to where the assistant begins, without the BOS that `encode` adds."""
         ...
 
     def answer_lead(self) -> str:

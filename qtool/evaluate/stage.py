@@ -19,6 +19,7 @@ from qtool.evaluate.asking.rounding_noise import measure_noise
 from qtool.evaluate.asking.subject import DEFAULTS, Opener, Settings, Subject, refuse_other_base, settled
 from qtool.evaluate.contract import Question
 from qtool.evaluate.items import prompts, tasks
+from qtool.evaluate.lengths import fitting, widened
 from qtool.evaluate.metrics import load_metric
 from qtool.evaluate.scorers import load_scorer
 from qtool.evaluate.verdicts.conclude import conclude
@@ -69,13 +70,23 @@ def evaluate_asked(
     subject = identify(variant, settings)
     settings = settled(settings, subject)
     opener = opener or SayingNotes(open_place, progress)
-    if baseline is not None:
-        for each in asked:
-            _check_baseline(subject, each, baseline, settings)
-    with locked(output / ".lock", holds=str(output)), lazily(variant, settings, opener) as model:
+    wide = widened(settings, subject, asked)
+    with locked(output / ".lock", holds=str(output)), lazily(variant, wide, opener) as model:
+        asked = [fitting(each, model.language(), wide, progress) if each.task.length_slice else each for each in asked]
+        if baseline is not None:
+            for each in asked:
+                _check_baseline(subject, each, baseline, settings)
         rounded = RoundedCopy(variant, settings.device)
         works = (
-            work_on(subject, each, output, model, settings=settings, progress=progress, rounded=rounded)
+            work_on(
+                subject,
+                each,
+                output,
+                model,
+                settings=wide if each.task.length_slice else settings,
+                progress=progress,
+                rounded=rounded,
+            )
             for each in asked
         )
         try:

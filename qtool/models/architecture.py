@@ -1,7 +1,7 @@
 """A causal model in a few lines: its blocks in order, its linear layers, and which of them are fused by a server."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from qtool.models.skeleton import empty_model
 from qtool.models.unfolded import Experts, TurnedLinear, unfold
 
 _ROUTER = re.compile(r"(^|\.)(router|gate|wg)(\.|$)")
+_LONG_CONTEXT_ROPES = ("dynamic", "longrope")
+_UNKNOWN_CONTEXT = 2048
 _FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("w1", "w3"))
 
 
@@ -204,3 +206,28 @@ def _fused_group(name: str, present: set[str]) -> tuple[str, ...]:
         if leaf in group and all(member in present for member in members):
             return members
     return ()
+
+
+def longest_context(config: Mapping[str, object]) -> int:
+    """Positions the model was made for; rotary scalings that change with length are held to their short form."""
+    inner = config.get("text_config")
+    own = inner if isinstance(inner, Mapping) and "max_position_embeddings" in inner else config
+    longest = _whole(own.get("max_position_embeddings")) or _UNKNOWN_CONTEXT
+    for setting in _ropes(own):
+        if setting.get("rope_type", setting.get("type")) in _LONG_CONTEXT_ROPES:
+            original = setting.get("original_max_position_embeddings", own.get("original_max_position_embeddings"))
+            longest = min(longest, _whole(original) or longest)
+    return longest
+
+
+def _ropes(config: Mapping[str, object]) -> list[Mapping[str, object]]:
+    """Every rotary setting: one, or one for each kind of layer."""
+    found = config.get("rope_parameters") or config.get("rope_scaling")
+    if not isinstance(found, Mapping):
+        return []
+    inner = [entry for entry in found.values() if isinstance(entry, Mapping)]
+    return inner or [found]
+
+
+def _whole(value: object) -> int:
+    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0

@@ -49,7 +49,8 @@ class TaskSpec:
     `hub`; `reader` turns rows into items. `cluster` names the slice whose items share a template and are therefore not
     independent. Answers are greedy unless `temperature` is above 0; they are then drawn with the run's seed. Through a
     chat template `chat_prompt` is asked (`prompt` where there is none), with `chat_max_new_tokens` and `chat_stop`
-    instead of the plain prompt's limits.
+    instead of the plain prompt's limits; `chat_turns` are several turns instead of one, of user and assistant by turns.
+    `length_slice` names the slice that says how long an item is: lengths beyond the model's context are left out.
     """
 
     name: str
@@ -80,3 +81,5 @@ class TaskSpec:
     temperature: float = 0.0
     chat_max_new_tokens: int | None = None
     chat_stop: tuple[str, ...] = ()
+    chat_turns: tuple[str, ...] = ()
+    length_slice: str | None = None

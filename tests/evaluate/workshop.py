@@ -1,5 +1,6 @@
 """A model that needs no weights: an engine that answers from a table, letter by letter, and a language of letters."""
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,8 +29,10 @@ class LetterLanguage:
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(map(chr, ids))
 
-    def chat(self, message: str) -> str:
-        return f"<user>{message}<assistant>"
+    def chat(self, message: str, *further: str) -> str:
+        roles = itertools.cycle(("user", "assistant"))
+        turns = zip(roles, (message, *further), strict=False)
+        return "".join(f"<{role}>{text}" for role, text in turns) + "<assistant>"
 
     def answer_lead(self) -> str:
         return ""

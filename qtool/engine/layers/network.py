@@ -17,13 +17,13 @@ from qtool.engine.layers.weights import kernels_of
 from qtool.engine.scheduling.ragged import Row, Step, plan_step
 from qtool.engine.scheduling.slots import KeyValueSlots, LayerShape
 from qtool.kernels.dense import DenseKernel
+from qtool.models.architecture import longest_context
 
 PROBE_TOKENS = 24
 _FEWEST_TOKENS = 8
 _LARGEST_ERROR = 1e-3  # of float32 logits, relative
 _LARGEST_ROUNDED_ERROR = 4 * 2.0**-7  # where inputs are rounded to bfloat16 or 8 bits: a few steps of bfloat16
 _SPREADS = 3  # above that, an error this many times the model's own distance from itself is rounding too
-_LONG_CONTEXT_ROPES = ("dynamic", "longrope")
 
 
 class Network:
@@ -84,14 +84,7 @@ class Network:
 
     def longest_context(self) -> int:
         """Positions the model was made for; rotary scalings that change with length are held to their short form."""
-        longest = int(getattr(self.config, "max_position_embeddings", 0) or 2048)
-        rope = getattr(self.config, "rope_parameters", None) or {}
-        settings = rope.values() if any(isinstance(entry, dict) for entry in rope.values()) else [rope]
-        for setting in filter(None, settings):
-            if setting.get("rope_type") in _LONG_CONTEXT_ROPES:
-                original = setting.get("original_max_position_embeddings") or longest
-                longest = min(longest, int(original))
-        return longest
+        return longest_context(self.config.to_dict())
 
     def tolerates(self, error: float) -> bool:
         """Whether logits of the probe may be `error` off the model's own, relative: by a few roundings, or by not much

@@ -100,3 +100,19 @@ def _boxes(text: str) -> str:
         inside = text[found.end() : end - 1 if not depth else end]
         text = f"{text[: found.start()]}{BOX}{inside}{END_BOX}{text[end:]}"
     return re.sub(r"\\boxed\s*(\d+|[A-Za-z])\b", lambda short: f"{BOX}{short.group(1)}{END_BOX}", text)
+
+
+def unspaced(letter: str) -> bool:
+    """Whether `letter` belongs to a script that puts no spaces between words (Chinese, Japanese, Thai, Lao, Khmer)."""
+    return any(low <= letter <= high for low, high in _UNSPACED) if letter else False
+
+
+_UNSPACED = (
+    ("\u0e00", "\u0eff"),
+    ("\u1000", "\u109f"),
+    ("\u1780", "\u17ff"),
+    ("\u3000", "\u30ff"),
+    ("\u3400", "\u9fff"),
+    ("\uf900", "\ufaff"),
+    ("\uff00", "\uffef"),
+)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from qtool.evaluate.answers import marks
-from qtool.evaluate.answers.plain import bold, boxed, plain, unmarked
+from qtool.evaluate.answers.plain import bold, boxed, plain, unicode_plain, unmarked, unspaced
 
 _LONGEST_RUN = 4
 _LONGEST = 8  # words; what is longer is a sentence and no answer
@@ -290,7 +290,11 @@ def _first_told(text: str, labels: Sequence[str]) -> str | None:
 
 
 def _places(text: str, name: str) -> list[int]:
-    folded, wanted = text.casefold(), re.escape(name.casefold().strip())
+    folded, wanted = text.casefold(), re.escape(unicode_plain(name).casefold().strip())
+    if unspaced(name[:1]) and unspaced(name[-1:]):  # no space tells where a word of this script begins or ends
+        return [
+            each.start() for each in re.finditer(wanted, folded) if _NEGATION.search(folded[: each.start()]) is None
+        ]
     ends = r"(?:s|es|'s|-related)?" if name and name[-1:].isalpha() else ""
     found = re.finditer(rf"(?<!\w){wanted}{ends}(?!\w)", folded)
     return [each.start() for each in found if _NEGATION.search(folded[: each.start()]) is None]

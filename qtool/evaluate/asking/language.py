@@ -1,5 +1,6 @@
 """A model folder's tokenizer as the one small thing that scorers need."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,10 @@ class FolderLanguage:
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    def chat(self, message: str) -> str:
-        return self._rendered([{"role": "user", "content": message}], open_answer=True)
+    def chat(self, message: str, *further: str) -> str:
+        roles = itertools.cycle(("user", "assistant"))
+        turns = [{"role": role, "content": text} for role, text in zip(roles, (message, *further), strict=False)]
+        return self._rendered(turns, open_answer=True)
 
     def answer_lead(self) -> str:
         turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "answer"}]

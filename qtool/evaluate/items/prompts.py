@@ -23,7 +23,10 @@ def questions(
 def template_problems(task: TaskSpec) -> list[str]:
     """What is wrong with the templates whatever the items are."""
     found = []
-    for key, template in (("prompt", task.prompt), ("chat_prompt", task.chat_prompt or "")):
+    turns = [(f"chat_turns[{index}]", template) for index, template in enumerate(task.chat_turns)]
+    if turns and len(turns) % 2 == 0:
+        found.append("chat_turns: the last turn must be the user's; give an odd number, user and assistant by turns")
+    for key, template in (("prompt", task.prompt), ("chat_prompt", task.chat_prompt or ""), *turns):
         try:
             parsed = list(string.Formatter().parse(template))
         except ValueError as error:
@@ -37,7 +40,7 @@ def template_problems(task: TaskSpec) -> list[str]:
 
 def check_fields(task: TaskSpec, items: Sequence[Item]) -> None:
     """Raises PlanError naming each field of a template that an item does not have."""
-    wanted = _names(task.prompt) | _names(task.chat_prompt or "")
+    wanted = set().union(*map(_names, (task.prompt, task.chat_prompt or "", *task.chat_turns)))
     for item in items:
         had = {name for name, _ in item.fields}
         if missing := sorted(wanted - had):
@@ -70,7 +73,8 @@ def _question(task: TaskSpec, item: Item, shots: Sequence[Item], chat: Language 
     if chat is None:
         prompt = worked + fill(task.prompt, item)
     else:
-        prompt = chat.chat(worked + fill(task.chat_prompt or task.prompt, item))
+        first, *others = task.chat_turns or (task.chat_prompt or task.prompt,)
+        prompt = chat.chat(worked + fill(first, item), *(fill(turn, item) for turn in others))
     said = [prompt, item.answer, item.target, item.choices, item.tests]
     digest = record_digest([*said, item.accepts] if item.accepts else said)
     return Question(item=item, prompt=prompt, digest=digest)

@@ -20,7 +20,9 @@ GENERATORS = "qtool.data.generators"
 FOREIGN_METRIC = "evaluate:"
 
 READERS_VERSION = 2  # of `evaluate/answers`: what other readers graded is graded anew
-_LATER_FIELDS: dict[str, object] = {"temperature": 0.0, "chat_max_new_tokens": None, "chat_stop": ()}
+_LATER_FIELDS: dict[str, object] = {
+    "temperature": 0.0, "chat_max_new_tokens": None, "chat_stop": (), "chat_turns": (), "length_slice": None,
+}  # fmt: skip
 _NOT_IN_DIGEST = {"description": "", "licence": "", "margin_points": 0.0, "items": 0, "critical": True, "slices": ()}
 
 
@@ -30,9 +32,12 @@ def task_names(evals_dir: Path | None = None) -> tuple[str, ...]:
 
 
 def all_tasks(evals_dir: Path | None = None) -> tuple[TaskSpec, ...]:
-    """What `--task all` stands for: every task whose items can be made or read without asking for a file or a hub."""
+    """What `--task all` stands for: every task whose items can be made or read without asking for a file or a hub, and
+    that fits a short context."""
     loaded = (load_task(name, evals_dir=evals_dir) for name in task_names(evals_dir))
-    return tuple(task for task in loaded if task.generator is not None or task.data is not None)
+    return tuple(
+        task for task in loaded if (task.generator is not None or task.data is not None) and task.length_slice is None
+    )
 
 
 def load_task(name_or_path: str, *, evals_dir: Path | None = None) -> TaskSpec:

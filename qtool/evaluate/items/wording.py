@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Literal
 
+from qtool.evaluate.answers.plain import unspaced
 from qtool.evaluate.contract import Language
 from qtool.records.task import TaskSpec
 
@@ -33,24 +34,8 @@ def as_chat(task: TaskSpec) -> TaskSpec:
 def between(prompt: str, choice: str, chat: Language | None) -> str:
     """What goes between `prompt` and `choice`: a space, unless white space is there already, the chat template begins
     an answer without one, or the script is written without spaces."""
-    if prompt[-1:].isspace() or choice[:1].isspace() or _unspaced(prompt[-1:]) or _unspaced(choice[:1]):
+    if prompt[-1:].isspace() or choice[:1].isspace() or unspaced(prompt[-1:]) or unspaced(choice[:1]):
         return ""
     if chat is None:
         return " "
     return " " if chat.answer_lead().startswith(" ") else ""
-
-
-def _unspaced(letter: str) -> bool:
-    """Whether `letter` belongs to a script that puts no spaces between words (Chinese, Japanese, Thai, Lao, Khmer)."""
-    return any(low <= letter <= high for low, high in _UNSPACED) if letter else False
-
-
-_UNSPACED = (
-    ("\u0e00", "\u0eff"),
-    ("\u1000", "\u109f"),
-    ("\u1780", "\u17ff"),
-    ("\u3000", "\u30ff"),
-    ("\u3400", "\u9fff"),
-    ("\uf900", "\ufaff"),
-    ("\uff00", "\uffef"),
-)
