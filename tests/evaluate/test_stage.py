@@ -110,7 +110,7 @@ def test_a_model_whose_answers_hang_on_what_else_is_in_flight_has_a_floor(worksh
         together = any(len(engine._running) > 2 for engine in workshop.engines)
         return right(prompt) if together else " 0"
 
-    run(workshop, workshop.model("baseline", moody), tmp_path / "e", forcing=False)
+    run(workshop, workshop.model("baseline", moody), tmp_path / "e", forcing=False, floor_share=1000.0)
     assert read_json(NoiseFloor, tmp_path / "e" / "sums.floor.json").changed_alone > 30
 
 
