@@ -111,6 +111,13 @@ WORDS: tuple[tuple[str, str, str | None], ...] = (
     ("What is the atomic number of chlorine? Just the answer.", "The atomic number of chlorine is 17.", "17"),
     ("Name the capital city of Cuba. Answer briefly.", "The capital city of Cuba is Havana.", "Havana"),
     ("Name the capital city of Cuba. Answer briefly.", "Havana", "Havana"),
+    (
+        "Name the capital city of Cuba. Answer briefly.",
+        "Cuba is a country located in the Caribbean, and the capital city of Cuba is Havana.",
+        "Havana",
+    ),
+    ("What country is governed from Tokyo?", "The country governed by the Japanese government is Japan.", "Japan"),
+    ("Which country is governed from Vienna?", "The country governed by the Chancellor is not Germany.", None),
     ("Name the capital city of Cuba. Answer briefly.", "Havana is the capital city of Cuba.", "Havana"),
     (
         "At which number in the periodic table is argon? Answer briefly.",

@@ -7,6 +7,9 @@ from qtool.evaluate.answers import marks
 from qtool.evaluate.answers.plain import bold, boxed, plain, unicode_plain, unmarked, unspaced
 
 _LONGEST_RUN = 4
+_LONGEST_NAME = 2  # words at the end of a sentence
+_CLAUSE = re.compile(r"[,;:]\s+(?:and|but|so|while|with)?\s*")
+_HEAD = re.compile(r"\s*(?:the|its|their|his|her)?\s*([\w'-]+)", re.IGNORECASE)
 _LONGEST = 8  # words; what is longer is a sentence and no answer
 _EDGE = " \t\n\"'.,;:!?()[]*_`<>-–—"
 _ARTICLE = re.compile(r"^(?:the|a|an)\s+", re.IGNORECASE)
@@ -213,7 +216,22 @@ def _sentence(sentence: str, asked: frozenset[str]) -> str | None:
             return found
         if new_left and not new_right and (found := _short(left, asked)) is not None:
             return found
+    if verbs and (found := _named_last(sentence, verbs[-1], asked)) is not None:
+        return found
     return _new_words(sentence, asked) if verbs else _short(sentence, asked)
+
+
+def _named_last(sentence: str, verb: re.Match[str], asked: frozenset[str]) -> str | None:
+    """What the end of the sentence says of the very thing that was asked for, whatever else the sentence tells: "Cuba is
+    an island, and its capital is Havana", "the country that the Thai king rules is Thailand"."""
+    subject = _CLAUSE.split(sentence[: verb.start()])[-1]
+    head = _HEAD.match(subject)
+    if head is None or head.group(1).casefold() not in asked:
+        return None
+    told = sentence[verb.end() :].strip(_EDGE)
+    new = [_is_new(word, asked) for word in re.findall(r"[\w'-]+", told)]
+    denied = told.split(" ", 1)[0].casefold() in ("not", "no", "never")
+    return told if new and all(new) and len(new) <= _LONGEST_NAME and not denied else None
 
 
 def _short(region: str, asked: frozenset[str]) -> str | None:
