@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,17 +11,21 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qtool.bundle.stage import bundle
-from qtool.errors import MismatchError, StoreError
+from qtool.errors import MismatchError, QuantizationError, StoreError, UnverifiedVariant
 from qtool.pipeline import stages
 from qtool.pipeline.plan import read_plan
 from qtool.progress import Advance
 from qtool.records.plan import Plan
+from qtool.records.report import Report
+from qtool.records.variant import Variant
 from qtool.report.unchanged import refuse_changed
-from qtool.store.run_directory import locked
+from qtool.store.codec import read_json
+from qtool.store.run_directory import locked, write_record
 
 PLAN = """
 base = "reference-64"
@@ -124,6 +129,29 @@ def test_two_flipped_bytes_are_told_and_the_variant_is_made_again(finished: Path
     assert "quantize:w8a8-static: unchanged, skipped" in notes.lines
     assert weights.read_bytes() == before
     refuse_changed(finished)
+
+
+def test_a_variant_that_fails_its_verification_is_left_out_and_told_at_the_end(
+    finished: Path, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = stages.make
+
+    def failing(run: Any, name: str, recipe: Any) -> None:
+        if name == "w8a8-static":
+            path = run.parts.variant(name) / "variant.json"
+            made = read_json(Variant, path)
+            write_record(path, replace(made, verification=replace(made.verification, problem="other tokens")))
+            raise UnverifiedVariant(str(path.parent), "other tokens")
+        honest(run, name, recipe)
+
+    monkeypatch.setattr(stages, "make", failing)
+    folder, notes = tmp_path / "copy", Notes()
+    shutil.copytree(finished, folder)
+    with pytest.raises(QuantizationError, match="finished without w8a8-static, which failed verification: "):
+        stages.run(plan, folder, progress=notes, command="qtool run plan.toml")
+    assert any(line.endswith("; the run goes on without it") for line in notes.lines)
+    report = read_json(Report, folder / "report.json")
+    assert "variant w8a8-static: failed verification, may not be shipped: other tokens" in report.notes
 
 
 def test_another_margin_judges_again_without_quantizing_again(finished: Path, plan: Plan) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qtool import __version__
-from qtool.errors import MismatchError
+from qtool.errors import MismatchError, QuantizationError, UnverifiedVariant
 from qtool.pipeline.ladder import climb, rung_name
 from qtool.pipeline.plan import BASELINE
 from qtool.pipeline.planned import PlannedRun, ask, task_of
@@ -37,7 +37,8 @@ def run(plan: Plan, folder: Path, *, progress: Progress, command: str, limit: in
     """Carries out `plan` in `folder` and returns its report; what an earlier, killed or equal run finished is kept.
 
     `limit` caps the items of every task. Raises StoreError when another process runs in the same folder, and whatever
-    a stage raises; the folder then holds all finished stages and the same command resumes.
+    a stage raises; the folder then holds all finished stages and the same command resumes. A variant that fails its
+    verification is left out, and QuantizationError raised when all else is done.
     """
     from qtool.models.identity import identify
     from qtool.models.locate import locate
@@ -50,10 +51,15 @@ def run(plan: Plan, folder: Path, *, progress: Progress, command: str, limit: in
         state = PlannedRun(Run(model, identity.weights_digest, folder, progress), plan, identity)
         _write_lock(state, command)
         _calibrate(state)
-        made = _make_and_ask(state)
+        made, unverified = _make_and_ask(state)
         _measure_latency(state, made)
         report = _report(state, made, command)
         _bundle(state, report)
+    if unverified:
+        raise QuantizationError(
+            f"{folder}: the run is finished without {', '.join(unverified)}, which failed verification: "
+            + "; ".join(str(error) for error in unverified.values())
+        )
     return report
 
 
@@ -120,22 +126,32 @@ def _set_inputs(plan: Plan) -> dict[str, object]:
     return {"set": spec, "files": [fingerprint(Path(file)) for file in files]}
 
 
-def _make_and_ask(state: PlannedRun) -> tuple[PlannedVariant, ...]:
-    """Makes and evaluates the baseline and every variant; a ladder stands for the rungs that were tried."""
+def _make_and_ask(state: PlannedRun) -> tuple[tuple[PlannedVariant, ...], dict[str, UnverifiedVariant]]:
+    """Makes and evaluates the baseline and every variant; a ladder stands for the rungs that were tried. Variants that
+    fail their verification are told apart; where all do, the first error is raised."""
     from qtool.quantize.request import recipe
 
     single = [variant for variant in state.plan.variants if variant.until is None]
     make(state.run, BASELINE, recipe.BASELINE)
+    unverified: dict[str, UnverifiedVariant] = {}
     for variant in single:
-        make(state.run, variant.name, variant.recipe)
+        try:
+            make(state.run, variant.name, variant.recipe)
+        except UnverifiedVariant as error:
+            unverified[variant.name] = error
+            state.run.progress.note(f"{error}; the run goes on without it")
+    if len(unverified) == len(state.plan.variants):
+        raise next(iter(unverified.values()))
     ask(state, BASELINE)
-    for variant in single:
-        ask(state, variant.name)
+    kept = [variant for variant in state.plan.variants if variant.name not in unverified]
+    for variant in kept:
+        if variant.until is None:
+            ask(state, variant.name)
     made = []
-    for variant in state.plan.variants:
+    for variant in kept:
         made += [variant] if variant.until is None else climb(state, variant)
     _remove_untried(state, {variant.name for variant in made})
-    return tuple(made)
+    return tuple(made), unverified
 
 
 def _remove_untried(state: PlannedRun, made: set[str]) -> None:
@@ -170,8 +186,8 @@ def _measure_latency(state: PlannedRun, made: tuple[PlannedVariant, ...]) -> Non
 
 def _worth_timing(state: PlannedRun, made: tuple[PlannedVariant, ...]) -> list[str]:
     """Every variant of the plan, and of a ladder the rung it ended on."""
-    planned = [variant.name for variant in state.plan.variants if variant.until is None]
     names = [variant.name for variant in made]
+    planned = [variant.name for variant in state.plan.variants if variant.until is None and variant.name in names]
     for ladder in (variant for variant in state.plan.variants if variant.until is not None):
         planned.append([name for name in names if name in {rung_name(ladder, i) for i in range(ladder.tries)}][-1])
     return sorted(planned, key=names.index)

@@ -15,7 +15,7 @@ from qtool.models.architecture import LinearLayer
 from qtool.models.checkpoint import open_checkpoint
 from qtool.progress import Progress
 from qtool.quantize.blocks.finished_parts import Parts
-from qtool.quantize.blocks.layerwise import PROPAGATE, PROPAGATE_DEFAULT
+from qtool.quantize.blocks.layerwise import PROPAGATE, propagated
 from qtool.quantize.blocks.sequential import Job, measure_outcome, quantize_blocks
 from qtool.quantize.contract import FolderWork
 from qtool.quantize.output.folder import Made, manifest_of, write_beside
@@ -25,7 +25,6 @@ from qtool.quantize.output.lint import emulated_here
 from qtool.quantize.output.notes import notes_of
 from qtool.quantize.output.verify import Expected, prompts_of, verify
 from qtool.quantize.request.prepare import Order, prepare, with_dynamic_inputs
-from qtool.quantize.request.recipe import option
 from qtool.records.unverified import refuse_unverified
 from qtool.records.variant import LedgerRow, Recipe, Variant
 from qtool.store import layout
@@ -139,8 +138,16 @@ def job_of(order: Order, device: str, progress: Progress) -> Job:
         input_scales=order.input_scales,
         device=choose_device(device),
         progress=progress,
-        propagates=PROPAGATE in order.needs.options and float(option(order.recipe, PROPAGATE, PROPAGATE_DEFAULT)) > 0,
+        propagates=_propagates(order),
     )
+
+
+def _propagates(order: Order) -> bool:
+    if PROPAGATE not in order.needs.options:
+        return False
+    tokens = sum(map(len, order.rows))
+    layers = (layer for layer in order.architecture.linears if layer.name in order.selection.schemes)
+    return any(propagated(order.recipe, tokens=tokens, columns=layer.columns) > 0 for layer in layers)
 
 
 def expected_bytes(order: Order) -> int:

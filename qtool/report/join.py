@@ -13,6 +13,7 @@ from qtool.records.latency import LatencyProfile
 from qtool.records.model import same_base
 from qtool.records.plan import Plan
 from qtool.records.ship_rule import counting_tasks
+from qtool.records.unverified import problem_of
 from qtool.records.variant import Variant
 from qtool.store import layout
 from qtool.store.codec import read_json
@@ -136,6 +137,8 @@ def _notes(joined: Joined) -> list[str]:
     if joined.calibration is None:
         notes.append("calibration: none in this run")
     for variant in joined.variants:
+        if problem := problem_of(variant):
+            notes.append(f"variant {variant.name}: failed verification, may not be shipped: {problem}")
         done = {evaluation.task for evaluation in joined.evaluations[variant.name]}
         missing = [task for task in joined.tasks if task not in done]
         if missing:

@@ -1,6 +1,7 @@
 """What the residual stream lacks is known where branches are plainly added, and nowhere else."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from qtool.models.architecture import LinearLayer
 from qtool.models.block_form import BlockCall
 from qtool.quantize.blocks.hidden_states import BlockActivations, Samples
+from qtool.quantize.blocks.layerwise import propagated
 from qtool.quantize.blocks.residual import Branch
 from qtool.quantize.contract import Grid, LayerWork
 from qtool.quantize.rounding.moments import second_moments
@@ -93,7 +95,20 @@ def test_a_block_built_otherwise_falls_back_to_the_drift_of_inputs(change: str) 
         assert second_moments(found, works[2], inputs[works[2].name]).drift is not None
 
 
-@pytest.mark.parametrize("recipe", [Recipe("w4a16", "gptq", 32), Recipe("w8a8", "gptq", activations="dynamic")])
+def test_drift_is_made_up_for_where_enough_tokens_tell_of_it() -> None:
+    recipe = Recipe("w4a16", "gptq", 32)
+    assert propagated(recipe, tokens=32 * 64 - 1, columns=64) == 0
+    assert propagated(recipe, tokens=32 * 64, columns=64) == 0.5
+    assert propagated(replace(recipe, options=(("propagate", "0.25"),)), tokens=1, columns=64) == 0.25
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe("w4a16", "gptq", 32, options=(("propagate", "0.5"),)),
+        Recipe("w8a8", "gptq", activations="dynamic", options=(("propagate", "0.5"),)),
+    ],
+)
 def test_what_is_known_of_a_block_changes_nothing_but_the_time(
     recipe: Recipe, make: Callable[..., Variant], calibration: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

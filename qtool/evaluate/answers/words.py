@@ -222,7 +222,7 @@ def _sentence(sentence: str, asked: frozenset[str]) -> str | None:
 
 
 def _named_last(sentence: str, verb: re.Match[str], asked: frozenset[str]) -> str | None:
-    """What the end of the sentence says of the very thing that was asked for, whatever else the sentence tells: "Cuba is
+    """What the end of the sentence says of the very thing that was asked for, whatever else it tells: "Cuba is
     an island, and its capital is Havana", "the country that the Thai king rules is Thailand"."""
     subject = _CLAUSE.split(sentence[: verb.start()])[-1]
     head = _HEAD.match(subject)

@@ -25,12 +25,14 @@ from qtool.records.variant import Recipe
 OPTIONS = {
     "damping": "share of the mean diagonal added to the second moments; default 0.01",
     "order": "size (largest inputs first) or columns (as they come); default size",
-    "propagate": "how much of the drift from the unquantized model each layer makes up for, 0 to 1; default 0.5",
+    "propagate": "how much of the drift from the unquantized model each layer makes up for, 0 to 1; default 0.5 where "
+    "a layer has seen 32 tokens for each of its columns, else 0",
     "clip": "none or mse (draw the ends of the grid in where that lowers the weighted error); default mse",
 }
 PROPAGATE = "propagate"
 PROPAGATE_DEFAULT = "0.5"
 _DAMPING = 0.01
+_TELLING = 32  # tokens a column: of fewer, what drifted tells of them and misleads on all other text
 _HELD_OUT_TOKENS = 512
 _ROWS = 512
 _REACHES = tuple(0.8**step for step in range(16))  # down to 1/28 of the largest magnitude
@@ -47,6 +49,14 @@ def option_problems(recipe: Recipe) -> tuple[str, ...]:
         *choice_problem(recipe, "order", "size", ("size", "columns")),
         *choice_problem(recipe, "clip", "mse", ("none", "mse")),
     )
+
+
+def propagated(recipe: Recipe, *, tokens: int, columns: int) -> float:
+    """How much of the drift a layer makes up for that has seen `tokens` tokens of `columns` columns. Held-out rows of
+    the same set cannot tell when this misleads: they are of the kind that was learnt."""
+    if PROPAGATE not in dict(recipe.options) and tokens < _TELLING * columns:
+        return 0.0
+    return float(option(recipe, PROPAGATE, PROPAGATE_DEFAULT))
 
 
 def quantize_layers(block: BlockWork, *, method: str, feedback: bool = True, own_ranges: bool = False) -> None:
@@ -167,7 +177,7 @@ def _aim_at_base(
 ) -> None:
     """Makes the weights of layers that read one input such that they give, on inputs as they now are, what the
     unquantized model would have; each as far as that brings it closer on held-out rows."""
-    largest = float(option(block.recipe, PROPAGATE, PROPAGATE_DEFAULT))
+    largest = propagated(block.recipe, tokens=moments.tokens, columns=together[0].layer.columns)
     if largest == 0 or (moments.missing is None and moments.drift is None):
         return
     turned = None
