@@ -58,12 +58,18 @@ def command(
     breaker_quality: Annotated[
         float | None, typer.Option(help="Pass a variant over while its mean quality is below this.")
     ] = None,
+    breaker_shadow: Annotated[
+        float | None, typer.Option(help="Pass a variant over while its score against --reference is below this.")
+    ] = None,
     samples: Annotated[Path | None, typer.Option(help="Folder for samples of the traffic (JSON lines).")] = None,
     sample_rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of requests that is sampled.")] = 0.01,
     reference: Annotated[
         Path | None, typer.Option(help="Bundle that reads a share of the answers again, when it is idle.")
     ] = None,
     shadow_rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of answers the reference reads.")] = 0.01,
+    drift_rate: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of answers whose layer inputs are compared with calibration.")
+    ] = 0.01,
     metrics_compat: Annotated[str | None, typer.Option(help="vllm: metrics under vLLM's names as well.")] = None,
 ) -> None:
     """Serve /v1/completions, /v1/chat/completions, /v1/models, /health, /ready and /metrics until told to stop."""
@@ -97,9 +103,11 @@ def command(
         fallback_url=fallback_url or (),
         breaker_p99=breaker_p99,
         breaker_quality=breaker_quality,
+        breaker_shadow=breaker_shadow,
         samples=samples,
         sample_rate=sample_rate,
         reference=reference,
         shadow_rate=shadow_rate,
+        drift_rate=drift_rate,
         metrics_compat=metrics_compat,
     )

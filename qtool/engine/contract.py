@@ -2,7 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 Encode = Callable[[str], Sequence[int]]
@@ -89,9 +93,22 @@ class Scored:
     margins: tuple[float, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What one teacher-forced pass shows: whole log-probabilities float32 [places, vocabulary], and how often each bin
+    of records/histogram.py occurred in the inputs of some layers, int64 [BINS] by name."""
+
+    logprobs: "NDArray[np.float32]"
+    inputs: "tuple[tuple[str, NDArray[np.int64]], ...]" = ()
+
+
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
-    """Counts for the server and the tests: after any storm `running` and `waiting` return to 0, `slots_free` to all."""
+    """Counts for the server and the tests: after any storm `running` and `waiting` return to 0, `slots_free` to all.
+
+    `kept_tokens` of `room_tokens` have their keys and values in memory or set aside; of `prompt_tokens` so far
+    `reused_tokens` had theirs from an earlier prompt.
+    """
 
     running: int
     waiting: int
@@ -99,6 +116,10 @@ class EngineStatus:
     slots: int
     context_tokens: int
     vocabulary: int
+    kept_tokens: int = 0
+    room_tokens: int = 0
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +141,8 @@ class EngineOptions:
 class Engine(Protocol):
     """A model that is ready to answer. Not thread-safe: one thread owns it.
 
+    `read` is for the few requests that are looked at twice: whole distributions before the tokens of the continuation
+    at `places`, and histograms of what goes into `layers`; layers that the model does not have are left out.
     `submit` validates and raises RequestError for that request alone; `step` advances every running request by at most
     one token and never raises for what a request contains. `kernels` are the layers with the product each runs on,
     `simulated` says that some have none here and their times mean nothing, `notes` what a user must know of how it
@@ -148,6 +171,8 @@ class Engine(Protocol):
     def simulated(self) -> bool: ...
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]: ...
+
+    def read(self, request: ScoreRequest, places: Sequence[int], layers: Sequence[str]) -> Reading: ...
 
     def submit(self, request: GenerationRequest) -> int: ...
 

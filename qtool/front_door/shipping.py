@@ -173,16 +173,19 @@ def serve(
     fallback_url: Sequence[str] = (),
     breaker_p99: float | None = None,
     breaker_quality: float | None = None,
+    breaker_shadow: float | None = None,
     samples: PathLike | None = None,
     sample_rate: float = 0.01,
     reference: PathLike | None = None,
     shadow_rate: float = 0.01,
+    drift_rate: float = 0.01,
     metrics_compat: str | None = None,
 ) -> None:
     """Serves a bundle, or other servers (`upstream`), behind an OpenAI-compatible HTTP server until told to stop."""
     from qtool.serve.limits import Limits
+    from qtool.serve.options import Listening, Routing, Running, Serving, Watching
     from qtool.serve.routing.breaker import Thresholds
-    from qtool.serve.stage import Listening, Routing, Running, Serving, Watching, default_limits
+    from qtool.serve.stage import default_limits
     from qtool.serve.stage import serve as listen
     from qtool.serve.supervision.gate import read_bundle
     from qtool.serve.watching.log import configure
@@ -209,7 +212,7 @@ def serve(
         canary_automatic=canary_auto,
         rungs=tuple(Path(folder) for folder in rung),
         fallback_urls=tuple(fallback_url),
-        breaker=Thresholds(p99_seconds=breaker_p99, quality=breaker_quality),
+        breaker=Thresholds(p99_seconds=breaker_p99, quality=breaker_quality, shadow=breaker_shadow),
     )
     files = (optional_path(keys), optional_path(tls_certificate), optional_path(tls_key))
     serving = Serving(
@@ -217,7 +220,12 @@ def serve(
         running=Running(device, threads),
         routing=routing,
         watching=Watching(
-            optional_path(samples), sample_rate, optional_path(reference), shadow_rate, metrics_compat == "vllm"
+            samples=optional_path(samples),
+            sample_rate=sample_rate,
+            reference=optional_path(reference),
+            shadow_rate=shadow_rate,
+            drift_rate=drift_rate,
+            vllm_metrics=metrics_compat == "vllm",
         ),
         name=model_name,
         limits=limits,

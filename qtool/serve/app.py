@@ -63,6 +63,7 @@ def build(service: Service, *, on_start: Callable[[], None] = lambda: None) -> F
         ("/ready", _ready),
         ("/metrics", _metrics),
         ("/admin/canary", _canary),
+        ("/admin/quality", _quality),
     ):
         app.add_api_route(path, answer, methods=["GET"], response_model=None)
         app.add_api_route(path, answer, methods=["HEAD"], response_model=None, include_in_schema=False)
@@ -142,6 +143,11 @@ async def _ready(request: Request) -> Response:
 async def _metrics(request: Request) -> Response:
     """Prometheus text format."""
     return Response(_service(request).text(), media_type=None, headers={"content-type": _METRICS_TYPE})
+
+
+async def _quality(request: Request) -> Response:
+    """Drift from the calibration, and what the reference says of the answers, for each variant."""
+    return JSONResponse(_service(request).quality())
 
 
 async def _canary(request: Request) -> Response:

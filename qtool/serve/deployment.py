@@ -22,6 +22,7 @@ from qtool.serve.watching.metrics import Metrics
 if TYPE_CHECKING:
     from qtool.serve.text.exchange import Exchange
     from qtool.serve.text.vocabulary import Vocabulary
+    from qtool.serve.watching.drift import Drift
 
 _log = logging.getLogger("qtool.serve")
 _CLOSE_SECONDS = 1.0
@@ -67,6 +68,7 @@ class Deployment:
         self.preparing = ThreadPoolExecutor(1, thread_name_prefix="qtool-prompts")
         self.exchanges: set[Exchange] = set()
         self.breaker = Breaker(Thresholds())
+        self.drift: Drift | None = None
         self._open_vocabulary = parts.open_vocabulary
         self._on_failure = on_failure
         self._vocabulary: Vocabulary | None = None

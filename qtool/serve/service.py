@@ -1,6 +1,7 @@
 """What one HTTP server shares among its requests: the name it serves, its limits, its doors, who answers."""
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from qtool.serve.admission.connections import Connections
@@ -11,7 +12,9 @@ from qtool.serve.deployment import Deployment
 from qtool.serve.routing.router import Router
 from qtool.serve.watching.metrics import exposition
 from qtool.serve.watching.sampling import Samples
-from qtool.serve.watching.shadow import Shadow
+from qtool.serve.watching.second_look import SecondLook
+
+_PACE_SECONDS = 0.05
 
 
 class Service:
@@ -26,8 +29,9 @@ class Service:
         self.connections = Connections(self.first.limits)
         self.reading = Reading()
         self.samples: Samples | None = None
-        self.shadow: Shadow | None = None
+        self.second_look: SecondLook | None = None
         self.vllm_metrics = False
+        self._pacing: asyncio.Task[None] | None = None
         self.decoding = ThreadPoolExecutor(1, thread_name_prefix="qtool-bodies")
 
     @property
@@ -57,8 +61,9 @@ class Service:
         """Starts every variant."""
         for backend in self.router.backends:
             backend.start(loop)
-        if self.shadow is not None:
-            self.shadow.start(loop)
+        if self.second_look is not None:
+            self.second_look.start(loop)
+        self._pacing = loop.create_task(self._feel_lag())
 
     def drain(self) -> None:
         """Refuses new requests from now on."""
@@ -79,6 +84,29 @@ class Service:
             backend.close()
         if self.samples is not None:
             self.samples.close()
-        if self.shadow is not None:
-            self.shadow.close()
+        if self.second_look is not None:
+            self.second_look.close()
+        if self._pacing is not None:
+            self._pacing.cancel()
         self.decoding.shutdown(wait=False, cancel_futures=True)
+
+    async def _feel_lag(self) -> None:
+        """How late the event loop runs, for those who estimate waits: on a machine without spare cores a request may
+        have waited in its socket before anybody knew of it."""
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(_PACE_SECONDS)
+            late = max(time.monotonic() - before - _PACE_SECONDS, 0.0)
+            for backend in self.router.backends:
+                backend.places.lag_seconds = max(late, 0.8 * backend.places.lag_seconds)
+
+    def quality(self) -> dict[str, object]:
+        """What /admin/quality tells: drift and shadow scores of each variant."""
+        drift = {
+            backend.variant: backend.drift.body()
+            for backend in self.router.backends
+            if isinstance(backend, Deployment) and backend.drift is not None
+        }
+        looks = self.second_look.body() if self.second_look is not None else {}
+        breakers = {backend.variant: backend.breaker.state for backend in self.router.backends}
+        return {"drift": drift, **looks, "breakers": breakers}

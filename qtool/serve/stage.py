@@ -1,99 +1,34 @@
 """`serve`: a bundle behind HTTP, ready only when it is what was measured."""
 
-import asyncio
 import contextlib
-import errno
-import ipaddress
 import logging
-import signal
 import socket
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtool.errors import CapacityError, QtoolError, UsageError
+from qtool.errors import QtoolError, UsageError
 from qtool.records.bundle import Bundle
 from qtool.serve.admission.keys import Keys, read_keys
+from qtool.serve.http_server import HttpServer, is_loopback, listen
 from qtool.serve.limits import Limits
-from qtool.serve.routing.breaker import Breaker, Thresholds
+from qtool.serve.options import Listening, Running, Serving
+from qtool.serve.routing.breaker import Breaker
 from qtool.store import layout
 
 if TYPE_CHECKING:
     from qtool.serve.deployment import Deployment
     from qtool.serve.routing.router import Router
-    from qtool.serve.service import Service
+    from qtool.serve.watching.second_look import SecondLook
 
 _log = logging.getLogger("qtool.serve")
-_LEAVE_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Listening:
-    """Where clients reach the server, and with what: a file of keys, TLS, a port apart for metrics."""
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-    admin_port: int | None = None
-    keys: Path | None = None
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """How the engine runs: its device, and its threads (None: as many as are fastest)."""
-
-    device: str = "auto"
-    threads: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Routing:
-    """Who else answers: a canary beside the bundle, further rungs below it, servers to fall back to.
-
-    `margin` is the loss of quality that a canary may have, `alpha` the risk of deciding wrongly.
-    """
-
-    canary: Path | None = None
-    canary_share: float = 0.1
-    canary_automatic: bool = False
-    margin: float = 0.02
-    alpha: float = 0.05
-    rungs: tuple[Path, ...] = ()
-    fallback_urls: tuple[str, ...] = ()
-    breaker: Thresholds = field(default_factory=Thresholds)
-
-
-@dataclass(frozen=True, slots=True)
-class Watching:
-    """What is kept of the traffic: samples in a folder, for a share of the requests; answers that `reference` (a
-    bundle) reads again, for another share; whether metrics have vLLM's names as well."""
-
-    samples: Path | None = None
-    sample_rate: float = 0.01
-    reference: Path | None = None
-    shadow_rate: float = 0.01
-    vllm_metrics: bool = False
 
 
 class Unfinished(QtoolError):
     """The server ended before all requests had their answers."""
 
     exit_code = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """Everything that `serve` may be told beside the bundle."""
-
-    listening: Listening = field(default_factory=Listening)
-    running: Running = field(default_factory=Running)
-    routing: Routing = field(default_factory=Routing)
-    watching: Watching = field(default_factory=Watching)
-    name: str | None = None
-    limits: Limits | None = None
 
 
 def serve(bundle: Path | None, serving: Serving, *, upstream: Sequence[str] = ()) -> None:
@@ -103,7 +38,6 @@ def serve(bundle: Path | None, serving: Serving, *, upstream: Sequence[str] = ()
     """
     from qtool.serve.service import Service
     from qtool.serve.watching.sampling import Samples
-    from qtool.serve.watching.shadow import Shadow
 
     listening, watching = serving.listening, serving.watching
     failures: list[QtoolError] = []
@@ -114,7 +48,7 @@ def serve(bundle: Path | None, serving: Serving, *, upstream: Sequence[str] = ()
         leave[0]()
 
     keys = read_keys(listening.keys) if listening.keys is not None else Keys()
-    if not keys.required and not _is_loopback(listening.host):
+    if not keys.required and not is_loopback(listening.host):
         _log.warning("listening on %s without API keys: everybody who reaches this address may ask", listening.host)
     with contextlib.ExitStack() as stack:
         listeners = _listeners(listening, stack)
@@ -123,10 +57,8 @@ def serve(bundle: Path | None, serving: Serving, *, upstream: Sequence[str] = ()
         if watching.samples is not None:
             service.samples = Samples(watching.samples, rate=watching.sample_rate)
         service.vllm_metrics = watching.vllm_metrics
-        if watching.reference is not None:
-            reference = _rung(watching.reference, serving, _other_failed)
-            service.shadow = Shadow(reference, rate=watching.shadow_rate)
-        server = _Server(service, listening)
+        service.second_look = _second_look(serving)
+        server = HttpServer(service, listening)
         leave.append(server.leave)
         place = listeners[0].getsockname()
         scheme = "https" if listening.tls_certificate else "http"
@@ -137,6 +69,15 @@ def serve(bundle: Path | None, serving: Serving, *, upstream: Sequence[str] = ()
         raise failures[0]
     if server.lost:
         raise Unfinished(f"{server.lost} requests were told to come again: the server left before they were answered")
+
+
+def _second_look(serving: Serving) -> "SecondLook":
+    """Reads answers again, for drift and with the reference where there is one."""
+    from qtool.serve.watching.second_look import Rates, SecondLook
+
+    watching = serving.watching
+    reference = None if watching.reference is None else _rung(watching.reference, serving, _other_failed)
+    return SecondLook(reference, Rates(watching.drift_rate, watching.shadow_rate))
 
 
 def _listeners(listening: Listening, stack: contextlib.ExitStack) -> list[socket.socket]:
@@ -200,68 +141,6 @@ def _other_failed(reason: str, exit_code: int) -> None:
     _log.error("a further variant failed and is passed over: %s", reason)
 
 
-class _Server:
-    """uvicorn around one service, and what signals do to it."""
-
-    def __init__(self, service: "Service", listening: Listening) -> None:
-        import uvicorn
-
-        from qtool.serve.app import build
-
-        self._service = service
-        self._drain: asyncio.Task[None] | None = None
-        self.lost = 0
-        config = uvicorn.Config(
-            build(service, on_start=self._on_signals),
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            h11_max_incomplete_event_size=service.limits.max_header_bytes,
-            http=service.connections.protocol(),
-            ws="none",
-            loop="asyncio",
-            timeout_keep_alive=int(service.limits.idle_seconds),
-            ssl_certfile=listening.tls_certificate,
-            ssl_keyfile=listening.tls_key,
-            timeout_graceful_shutdown=_LEAVE_SECONDS,  # type: ignore[arg-type]  # a float is waited for as it is
-        )
-        self._server: uvicorn.Server = uvicorn.Server(config)
-
-    def run(self, listeners: list[socket.socket]) -> None:
-        """Serves until `leave`."""
-        self._server.run(sockets=listeners)
-
-    def leave(self) -> None:
-        """Ends the server now: requests in progress are told so."""
-        self.lost += self._service.stop()
-        self._server.should_exit = True
-
-    def _on_signals(self) -> None:
-        """First signal: refuse new work, finish what runs, then leave. Second: leave at once."""
-        loop = asyncio.get_running_loop()
-
-        def stop() -> None:
-            if self._drain is None:
-                self._drain = loop.create_task(self._drained())
-            else:
-                _log.warning("second signal: leaving at once")
-                self.leave()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
-
-    async def _drained(self) -> None:
-        began = time.monotonic()
-        service = self._service
-        service.drain()
-        _log.info("draining")
-        await service.drained()
-        left = sum(backend.places.admitted for backend in service.router.backends)
-        _log.info("drained in %.1f seconds, %d choices left", time.monotonic() - began, left)
-        self.leave()
-
-
 def deploy(
     folder: Path,
     bundle: Bundle,
@@ -277,11 +156,12 @@ def deploy(
     from qtool.serve.supervision.opening import opening
     from qtool.serve.supervision.threads import environment
     from qtool.serve.text.vocabulary import BundleVocabulary
+    from qtool.serve.watching.drift import Drift, calibrated_layers
 
     limits = limits or default_limits(bundle)
     running = running or Running()
     how = opening(folder, slots=limits.max_running, device=running.device, threads=running.threads)
-    return Deployment(
+    deployment = Deployment(
         Identity(
             name or bundle.name,
             bundle.variant.name,
@@ -292,6 +172,25 @@ def deploy(
         limits,
         on_failure=on_failure,
     )
+    layers = calibrated_layers(folder, bundle)
+    if layers:
+        deployment.drift = Drift(layers, deployment.metrics)
+    baseline = _evaluated_quality(bundle)
+    if baseline is not None:
+        deployment.metrics.quality_baseline(baseline)
+    return deployment
+
+
+def _evaluated_quality(bundle: Bundle) -> float | None:
+    """Expected acceptance over the tasks of the evaluation, by tokens; None where none was measured."""
+    if bundle.report_row is None:
+        return None
+    agreements = [each.agreement for each in bundle.report_row.evaluations if each.agreement is not None]
+    measured = [
+        (each.expected_acceptance, each.kl_tokens) for each in agreements if each.expected_acceptance is not None
+    ]
+    tokens = sum(count for _, count in measured)
+    return sum(value * count for value, count in measured) / tokens if tokens else None
 
 
 def default_limits(bundle: Bundle) -> Limits:
@@ -303,33 +202,6 @@ def default_limits(bundle: Bundle) -> Limits:
     return replace(
         limits, max_running=bundle.runtime.max_batch, max_queue=min(bundle.runtime.max_queue, limits.max_queue)
     )
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises CapacityError when the port is taken, UsageError when it cannot be had."""
-    try:
-        found = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
-        )
-        family, kind, protocol, _, address = found[0]
-        # without the protocol asyncio does not set TCP_NODELAY, and every answer waits 40 ms for an acknowledgement
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise CapacityError(
-                f"port {port} on {host} is in use; stop what holds it or choose another --port"
-            ) from error
-        raise UsageError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-    return listener
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _error(reason: str, exit_code: int) -> QtoolError:

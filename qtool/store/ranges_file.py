@@ -116,6 +116,13 @@ def read_histograms(folder: Path, *, tag: str | None = None) -> dict[str, Histog
     return {layer: histogram for layer, source in reads.items() if (histogram := _dense(tensors, source, tag))}
 
 
+def stored_inputs(folder: Path) -> tuple[str, ...]:
+    """The inputs that have a histogram, each once, under the name of the first layer that reads it; in order of the
+    model's layers."""
+    _, reads = _read(folder / HISTOGRAMS)
+    return tuple(sorted({source for source in reads.values()}, key=_natural))
+
+
 def write_histograms(
     folder: Path, histograms: Iterable[tuple[str, str | None, Histogram]], reads: Mapping[str, str]
 ) -> None:
@@ -171,6 +178,11 @@ def pad(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int32], NDArray[np.in
     for index, row in enumerate(rows):
         tokens[index, : len(row)] = row
     return tokens, lengths
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that puts layer 10 behind layer 9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
 
 
 def _histogram_key(source: str, tag: str | None) -> str:

@@ -19,7 +19,7 @@ import pytest
 from qtool.engine.contract import GenerationRequest
 from qtool.errors import CapacityError, MismatchError, StoreError
 from qtool.records.bundle import Bundle
-from qtool.serve.stage import listen
+from qtool.serve.http_server import listen
 from qtool.serve.supervision.gate import read_bundle, reproduce, verify_files
 from qtool.store.codec import read_json
 from qtool.store.run_directory import write_record

@@ -4,8 +4,12 @@ import threading
 import time
 from collections.abc import Sequence
 
-from qtool.engine.contract import EngineStatus, GenerationRequest, Scored, ScoreRequest, TokenEvent
+import numpy as np
+import torch
+
+from qtool.engine.contract import EngineStatus, GenerationRequest, Reading, Scored, ScoreRequest, TokenEvent
 from qtool.errors import RequestError
+from qtool.kernels.log2_histogram import count_bins
 
 BOS, EOS, VOCABULARY = 256, 257, 258
 TEMPLATE = "[{role}]{content}\n"
@@ -55,6 +59,18 @@ class FakeEngine:
             )
             for request in requests
         ]
+
+    def read(self, request: ScoreRequest, places: Sequence[int], layers: Sequence[str]) -> Reading:
+        """Every token is nearly certain; of those in `disagree` the engine holds another one for likelier, 3 to 1. The
+        input of every layer is token / 64, a value for each token."""
+        logprobs = np.full((len(places), VOCABULARY), np.log(1e-9), dtype=np.float32)
+        for row, place in enumerate(places):
+            token = request.continuation[place]
+            logprobs[row, token] = np.log(0.25 if token in self.disagree else 1.0)
+            if token in self.disagree:
+                logprobs[row, 33] = np.log(0.75)
+        values = torch.tensor([*request.ids, *request.continuation]) / 64
+        return Reading(logprobs, tuple((layer, count_bins(values).numpy()) for layer in layers))
 
     def submit(self, request: GenerationRequest) -> int:
         if len(request.ids) + request.max_new_tokens > self.context:

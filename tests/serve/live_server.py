@@ -116,7 +116,7 @@ def serving(service: Service, engine: FakeEngine) -> Iterator[Running]:
     import uvicorn
 
     from qtool.serve.app import build
-    from qtool.serve.stage import listen
+    from qtool.serve.http_server import listen
 
     limits = service.limits
     config = uvicorn.Config(

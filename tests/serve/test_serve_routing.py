@@ -27,7 +27,6 @@ from qtool.serve.routing.upstream import Upstream
 from qtool.serve.service import Service
 from qtool.serve.watching.output_checks import faults
 from qtool.serve.watching.sampling import Samples, redact
-from qtool.serve.watching.shadow import Shadow
 
 PATIENT = Limits(max_running=2, max_queue=4, queue_seconds=60.0)
 
@@ -291,27 +290,6 @@ def test_broken_json_counts_where_json_was_asked_for():
     assert faults("{", "stop", json_wanted=True) == ("broken_json",)
     assert faults("{", "length", json_wanted=True) == ()
     assert faults("{}", "stop", json_wanted=True) == ()
-
-
-def test_a_reference_reads_answers_again_and_its_agreement_is_the_quality_score():
-    engine, reference = FakeEngine(), FakeEngine()
-    reference.disagree = frozenset(b"b")
-    service = Service(Router([variant("int4", engine)]))
-    service.shadow = Shadow(variant("bf16", reference), rate=1.0)
-    with serving(service, engine) as server:
-        wait_for(lambda: server.deployment.readiness.ready)
-        wait_for(lambda: service.shadow is not None and service.shadow.reference.readiness.ready)
-        for _ in range(3):
-            assert server.complete(prompt="x=aabb").status_code == 200
-        wait_for(lambda: server.metric("qtool_shadow_answers_total", variant="int4") == 3)
-        assert server.metric("qtool_quality_score", variant="int4") == pytest.approx(0.5)
-        assert server.metric("qtool_quality_excess_nats", variant="int4") == pytest.approx(0.5)
-        assert server.metric("qtool_decode_seconds_count", variant="int4") == 3
-        reference.hold.clear()
-        for _ in range(3):
-            assert server.complete(prompt="x=aabb").status_code == 200  # never waits for it
-        reference.hold.set()
-        assert sum(service.shadow.chooses(str(number)) for number in range(100)) == 100
 
 
 def test_metrics_have_vllms_names_too_where_asked():

@@ -23,6 +23,7 @@ from qtool.engine.contract import (
     EngineStatus,
     FinishReason,
     GenerationRequest,
+    Reading,
     Scored,
     ScoreRequest,
     TokenEvent,
@@ -93,6 +94,10 @@ class OpenAIEngine:
         for request in requests:
             check_score(request, self._limits)
         return [self._score_one(request) for request in requests]
+
+    def read(self, request: ScoreRequest, places: Sequence[int], layers: Sequence[str]) -> Reading:
+        """A server behind a URL shows neither distributions nor layers. Raises RequestError."""
+        raise RequestError("a server behind a URL shows no whole distributions")
 
     def submit(self, request: GenerationRequest) -> int:
         """Queues the request; it is sent when one of `slots` is free."""

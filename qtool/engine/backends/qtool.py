@@ -18,6 +18,7 @@ from qtool.engine.contract import (
     EngineOptions,
     EngineStatus,
     GenerationRequest,
+    Reading,
     Scored,
     ScoreRequest,
     TokenEvent,
@@ -29,7 +30,7 @@ from qtool.engine.layers.weights import LoadedModel, load_model
 from qtool.engine.scheduling.memory import address_bytes, available_bytes
 from qtool.engine.scheduling.requests import Limits, check_generation, check_score
 from qtool.engine.scheduling.scheduler import Scheduler
-from qtool.engine.scheduling.scoring import score
+from qtool.engine.scheduling.scoring import read, score
 from qtool.engine.scheduling.slots import KeyValueSlots
 from qtool.engine.scheduling.stop import Decode, folder_decode
 from qtool.errors import CapacityError, RequestError
@@ -130,6 +131,12 @@ class QtoolEngine:
             check_score(request, self._limits)
         return score(self._network, requests, batch_tokens=self._chunk_tokens * 4)
 
+    def read(self, request: ScoreRequest, places: Sequence[int], layers: Sequence[str]) -> Reading:
+        """Distributions and layer inputs of one teacher-forced pass. Raises RequestError before anything runs."""
+        self._open()
+        check_score(request, self._limits)
+        return read(self._network, request, places=places, layers=layers)
+
     def submit(self, request: GenerationRequest) -> int:
         """The number its events will carry. Raises RequestError for this request alone."""
         check_generation(request, self._limits)
@@ -161,6 +168,10 @@ class QtoolEngine:
             slots=self._slots,
             context_tokens=self._limits.context_tokens,
             vocabulary=self._limits.vocabulary,
+            kept_tokens=scheduler.kept_tokens,
+            room_tokens=scheduler.room_tokens,
+            prompt_tokens=scheduler.prompt_tokens,
+            reused_tokens=scheduler.reused_tokens,
         )
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ from qtool.engine.contract import (
     EngineStatus,
     FinishReason,
     GenerationRequest,
+    Reading,
     Scored,
     ScoreRequest,
     TokenEvent,
@@ -30,6 +31,7 @@ from qtool.engine.scheduling.requests import Limits, check_generation, check_sco
 from qtool.engine.scheduling.sampler import Choice, Chooser, choose
 from qtool.engine.scheduling.scoring import measure_logits
 from qtool.engine.scheduling.stop import Decode, StopWatch, folder_decode
+from qtool.engine.scheduling.watched_inputs import log_probabilities, watched_inputs
 from qtool.errors import RequestError
 from qtool.machine.device import choose_device, choose_dtype
 from qtool.models.checkpoint import read_config
@@ -97,6 +99,15 @@ class TransformersEngine:
         logits = whole_pass(self._open(), ids)[0, len(request.ids) - 1 :]
         chosen, greedy, margins = measure_logits(logits, torch.tensor(request.continuation, device=self._device))
         return Scored(tuple(chosen), tuple(greedy), tuple(margins))
+
+    @torch.inference_mode()
+    def read(self, request: ScoreRequest, places: Sequence[int], layers: Sequence[str]) -> Reading:
+        """Distributions and layer inputs of one teacher-forced pass."""
+        check_score(request, self._limits)
+        ids = torch.tensor([[*request.ids, *request.continuation[:-1]]], device=self._device)
+        with watched_inputs(self._open(), layers) as watched:
+            logits = whole_pass(self._open(), ids)[0, len(request.ids) - 1 :]
+        return Reading(log_probabilities(logits[list(places)]), watched.counts())
 
     def submit(self, request: GenerationRequest) -> int:
         """Queues the request. Raises RequestError for it alone."""

@@ -66,6 +66,18 @@ class Scheduler:
         self._running: dict[int, Running] = {}
         self._aborted: set[int] = set()
         self._next = 0
+        self.prompt_tokens = 0
+        self.reused_tokens = 0
+
+    @property
+    def kept_tokens(self) -> int:
+        """Tokens whose keys and values are in memory, or whose place is set aside."""
+        return self._room.taken
+
+    @property
+    def room_tokens(self) -> int:
+        """Tokens that fit."""
+        return self._memory.room
 
     @property
     def waiting(self) -> int:
@@ -164,6 +176,8 @@ class Scheduler:
         self._prefixes.replace(slot, self._to_share(running))
         running.slot = slot
         running.computed = ready
+        self.prompt_tokens += len(running.request.ids)
+        self.reused_tokens += ready
         self._running[running.number] = running
 
     def _choose_rows(self) -> list[tuple[Running, int]]:

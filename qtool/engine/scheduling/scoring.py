@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qtool.engine.contract import Scored, ScoreRequest
+from qtool.engine.contract import Reading, Scored, ScoreRequest
 from qtool.engine.layers.network import Network
 from qtool.engine.scheduling.ragged import Block, Step
 from qtool.engine.scheduling.slots import common_prefix
+from qtool.engine.scheduling.watched_inputs import log_probabilities, watched_inputs
 
 _SHORTEST_SHARED = 16  # fewer shared tokens are not worth a block of their own
 _CELLS_PER_TOKEN = 8  # keys gathered for each fed token, at most: what sharing may cost in memory
@@ -62,6 +63,20 @@ def score(network: Network, requests: Sequence[ScoreRequest], *, batch_tokens: i
         for index, scored in zip(batch, found, strict=True):
             results[index] = scored
     return [result for result in results if result is not None]
+
+
+def read(network: Network, request: ScoreRequest, *, places: Sequence[int], layers: Sequence[str]) -> Reading:
+    """The distributions before the continuation's tokens at `places`, and what went into `layers`, in one pass."""
+    sequences = _sequences([request], 0)
+    fed = [token for sequence in sequences for token in sequence.tokens]
+    positions = [position for sequence in sequences for position in range(sequence.start, sequence.end)]
+    step, memory = _plan(sequences, positions, network.device)
+    keep = [sequences[-1].offset + place for place in places] or [len(fed) - 1]
+    with watched_inputs(network.model, layers) as watched:
+        logits = network.forward(
+            torch.tensor(fed, device=network.device), step, memory, torch.tensor(keep, device=network.device)
+        )
+    return Reading(log_probabilities(logits[: len(places)]), watched.counts())
 
 
 def shared_tokens(prompts: Sequence[tuple[int, ...]]) -> int:

@@ -119,6 +119,11 @@ class SlotRoom:
         """The free slot with something in it that was left the longest ago; None where there is no other."""
         return next((slot for slot in self._left if self._written[slot] and slot != besides), None)
 
+    @property
+    def taken(self) -> int:
+        """Tokens of all slots together."""
+        return sum(self._taken(slot) for slot in range(len(self._written)))
+
     def _taken(self, slot: int) -> int:
         return max(self._written[slot], self._needed[slot])
 

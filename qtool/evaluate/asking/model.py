@@ -1,10 +1,10 @@
 """The model under evaluation, in a folder or behind an address: who it is, and its engine, opened when first needed."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from qtool.engine.contract import Engine
+from qtool.engine.contract import Engine, Reading, ScoreRequest
 from qtool.evaluate.asking import local, remote
 from qtool.evaluate.asking.language import load_language
 from qtool.evaluate.asking.subject import DEFAULTS, Opener, Settings, Subject
@@ -114,11 +114,16 @@ class _Unclosed:
     """An engine whose owner closes it later."""
 
     def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self.score, self.submit, self.step = engine.score, engine.submit, engine.step
         self.abort, self.status = engine.abort, engine.status
         self.kernels, self.weight_bytes, self.cache_bytes = engine.kernels, engine.weight_bytes, engine.cache_bytes
         self.notes, self.simulated = engine.notes, engine.simulated
         self.device, self.dtype = engine.device, engine.dtype
+
+    def read(self, request: ScoreRequest, places: Sequence[int], layers: Sequence[str]) -> Reading:
+        """What the engine reads."""
+        return self._engine.read(request, places, layers)
 
     def close(self) -> None:
         """Nothing: the owner does it."""

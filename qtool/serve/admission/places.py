@@ -36,6 +36,7 @@ class Places:
         self._held: dict[str, int] = {}
         self.admitted = 0
         self.draining = False
+        self.lag_seconds = 0.0  # how late the event loop is: what arrives now has waited that long unseen
 
     def check(self) -> None:
         """Raises Refused (503) where not even one choice would be admitted: before a body is read."""
@@ -77,7 +78,8 @@ class Places:
     def expected_wait_seconds(self, ahead: int) -> float:
         """How long a choice behind `ahead` waiting ones will wait; 0 where nothing tells."""
         rate = self.rate()
-        return ahead / rate if rate and self.admitted >= self._running else 0.0
+        queued = ahead / rate if rate and self.admitted >= self._running else 0.0
+        return queued + self.lag_seconds if queued else 0.0
 
     def retry_after(self) -> int:
         """Seconds until room is likely, 1 to 60, spread so that those turned away do not all come back at once."""

@@ -13,12 +13,14 @@ State = Literal["closed", "open", "half-open"]
 class Thresholds:
     """When a breaker opens, over `window_seconds` with at least `fewest` requests; None: that side is not watched.
 
-    `quality` is the lowest mean score; `p99_seconds` the highest 99th percentile of complete answers.
+    `quality` is the lowest mean score of the answers, `shadow` that of the last `fewest` which a reference read again,
+    however long ago: they are few. `p99_seconds` the highest 99th percentile of complete answers.
     """
 
     error_rate: float | None = 0.5
     p99_seconds: float | None = None
     quality: float | None = None
+    shadow: float | None = None
     window_seconds: float = 30.0
     fewest: int = 20
     shortest_open_seconds: float = 5.0
@@ -33,6 +35,7 @@ class Breaker:
         self._thresholds = thresholds
         self._clock = clock
         self._seen: deque[tuple[float, bool, float, float | None]] = deque()
+        self._shadow: deque[float] = deque(maxlen=thresholds.fewest)
         self._open_seconds = thresholds.shortest_open_seconds
         self._opened_s = 0.0
         self._probes_out = 0
@@ -68,6 +71,16 @@ class Breaker:
         if reason:
             self._open(reason)
 
+    def record_shadow(self, score: float) -> None:
+        """What a reference says of an answer, some time after it was given."""
+        self._shadow.append(score)
+        limit = self._thresholds.shadow
+        if limit is None or self.state != "closed" or len(self._shadow) < self._thresholds.fewest:
+            return
+        mean = sum(self._shadow) / len(self._shadow)
+        if mean < limit:
+            self._open(f"quality against the reference {mean:.3f} below {limit:.3f}")
+
     def release(self) -> None:
         """A request that passed had no outcome: its place in the half-open state is free again."""
         if self.state == "half-open":
@@ -91,6 +104,7 @@ class Breaker:
         self.state, self.reason = "open", reason
         self._opened_s = self._clock()
         self._seen.clear()
+        self._shadow.clear()
 
     def _fault(self) -> str:
         limits, count = self._thresholds, len(self._seen)

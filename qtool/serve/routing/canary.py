@@ -4,7 +4,7 @@ import hashlib
 import logging
 from typing import Literal
 
-from qtool.serve.routing.e_process import Comparison
+from qtool.serve.routing.e_process import Comparison, Verdict
 
 _log = logging.getLogger("qtool.serve")
 _BUCKETS = 10_000
@@ -19,7 +19,9 @@ class Canary:
         self.share = share
         self.automatic = automatic
         self.state: State = "running"
-        self.comparison = Comparison(margin=margin, alpha=alpha)
+        # two tests of half the risk each: together they are wrong as rarely as asked
+        self.comparison = Comparison(margin=margin, alpha=alpha / 2)
+        self.shadow = Comparison(margin=margin, alpha=alpha / 2)
         self.served = {"incumbent": 0, "candidate": 0}
 
     def chooses_candidate(self, identity: str) -> bool:
@@ -37,9 +39,27 @@ class Canary:
             return
         self.served["candidate" if candidate else "incumbent"] += 1
         self.comparison.add(score, candidate=candidate)
+        self._decide()
+
+    def observe_shadow(self, score: float, *, candidate: bool) -> None:
+        """What a reference says of an answer. Scores of this kind are compared with each other alone: in one test with
+        the others, a pair could be of two kinds."""
+        if self.state in ("running", "held"):
+            self.shadow.add(score, candidate=candidate)
+            self._decide()
+
+    @property
+    def verdict(self) -> Verdict:
+        """Worse as soon as one of the two tests says so; not worse when each that has scores says so."""
+        verdicts = [self.comparison.verdict] + ([self.shadow.verdict] if self.shadow.pairs else [])
+        if "worse" in verdicts:
+            return "worse"
+        return "not worse" if set(verdicts) == {"not worse"} else "undecided"
+
+    def _decide(self) -> None:
         if not self.automatic or self.state == "held":
             return
-        verdict = self.comparison.verdict
+        verdict = self.verdict
         if verdict != "undecided":
             self.state = "withdrawn" if verdict == "worse" else "promoted"
             _log.warning("canary %s after %d pairs", self.state, self.comparison.pairs)
@@ -63,4 +83,6 @@ class Canary:
             "automatic": self.automatic,
             "served": dict(self.served),
             **self.comparison.body(),
+            "verdict": self.verdict,
+            **({"shadow": self.shadow.body()} if self.shadow.pairs else {}),
         }

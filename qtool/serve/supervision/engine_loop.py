@@ -6,21 +6,23 @@ from typing import Protocol
 
 from qtool.engine.contract import Engine, TokenEvent
 from qtool.errors import QtoolError, RequestError
+from qtool.serve.supervision.errands import Errands
 from qtool.serve.supervision.messages import (
     Beat,
     Close,
     Command,
+    Compare,
     Failed,
+    Look,
     Opened,
     Phase,
     Refusal,
     Report,
-    Score,
-    Scores,
     Submit,
 )
 
 _BEAT_SECONDS = 0.25
+_STATUS_SECONDS = 1.0
 
 Emit = Callable[[Report], None]
 Opener = Callable[[Callable[[str], None]], tuple[Engine, Opened]]
@@ -60,14 +62,14 @@ class _Loop:
         self._emit = emit
         self._ours: dict[int, int] = {}  # the engine's number -> the caller's
         self._theirs: dict[int, int] = {}
-        self._scores: list[Score] = []
+        self._errands = Errands()
         self._freeing = False
-        self._beat_s = time.monotonic()
+        self._beat_s = self._status_s = time.monotonic()
 
     def round(self) -> bool:
         """Takes commands, advances the batch by one token. False when asked to close."""
         busy = bool(self._ours or self._freeing)
-        timeout = None if busy else (0.0 if self._scores else _BEAT_SECONDS)
+        timeout = None if busy else (0.0 if self._errands else _BEAT_SECONDS)
         command = self._inbox.take(timeout)
         while command is not None:
             if not self._obey(command):
@@ -76,8 +78,10 @@ class _Loop:
         if self._ours or self._freeing:
             self._freeing = False  # an engine gives an aborted request's slot back in its next step
             self._step()
-        elif self._scores:
-            self._score(self._scores.pop(0))
+            if self._errands.due():
+                self._emit(self._errands.run(self._engine))
+        elif self._errands:  # one at a time, so that a waiting client is served in between
+            self._emit(self._errands.run(self._engine))
         self._beat()
         return True
 
@@ -92,8 +96,8 @@ class _Loop:
                 return True
             self._ours[number] = command.number
             self._theirs[command.number] = number
-        elif isinstance(command, Score):
-            self._scores.append(command)
+        elif isinstance(command, Look | Compare):
+            self._errands.add(command)
         elif (number := self._theirs.pop(command.number, -1)) >= 0:
             self._engine.abort(number)
             del self._ours[number]
@@ -116,16 +120,21 @@ class _Loop:
             self._beat_s = time.monotonic()
             self._emit(tuple(events))
 
-    def _score(self, command: Score) -> None:
-        """One request at a time, so that a waiting client is served in between."""
-        try:
-            scored = tuple(self._engine.score(command.requests))
-        except RequestError:
-            scored = ()
-        self._emit(Scores(command.number, scored))
-
     def _beat(self) -> None:
         now = time.monotonic()
-        if now - self._beat_s >= _BEAT_SECONDS:
+        if now - self._status_s >= _STATUS_SECONDS:
+            self._status_s = self._beat_s = now
+            self._emit(Beat(self._engine.status(), device_bytes(self._engine.device)))
+        elif now - self._beat_s >= _BEAT_SECONDS:
             self._beat_s = now
             self._emit(Beat())
+
+
+def device_bytes(device: str) -> tuple[int, int] | None:
+    """Bytes in use and in all of the accelerator that `device` names; None on a CPU."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free, total

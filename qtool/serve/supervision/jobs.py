@@ -1,9 +1,11 @@
 """What travels between a request and the engine: jobs one way, their events the other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from qtool.engine.contract import GenerationRequest, TokenEvent
+
+_MOST_DEATHS = 2  # a job that was in the batch of two dying engines may be the cause: it is not tried a third time
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +69,24 @@ class Job:
     repeatable: Callable[[], bool] = lambda: True
     number: int | None = field(default=None, init=False)
     deaths: int = field(default=0, init=False)
+
+    def is_over(self, now_s: float) -> bool:
+        """Whether it has waited too long for its turn; then it is told so."""
+        if now_s >= self.deadline_s:
+            self.deliver(Expired())
+        elif now_s >= self.start_by_s:
+            self.deliver(Shed())
+        else:
+            return False
+        return True
+
+
+def survivors(running: Sequence[Job], *, repeat: bool) -> Iterator[Job]:
+    """The jobs of a dead engine that run again in the next, the last first; the others are told that they are lost."""
+    for job in reversed(running):
+        job.deaths += 1
+        if repeat and job.deaths < _MOST_DEATHS and job.repeatable():
+            job.deliver(Again())
+            yield job
+        else:
+            job.deliver(Lost())

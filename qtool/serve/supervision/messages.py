@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from qtool.engine.contract import EngineStatus, GenerationRequest, Scored, ScoreRequest, TokenEvent
+from qtool.engine.contract import EngineStatus, GenerationRequest, ScoreRequest, TokenEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +21,26 @@ class Abort:
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
-    """Teacher-force `requests` when nothing else runs; the answer is a `Scores` of the same number."""
+class Look:
+    """Read `request` once more: what goes into `layers`, and the distributions before its tokens at `places`, written
+    to the file `path`. The answer is a `Looked` of the same number."""
 
     number: int
-    requests: tuple[ScoreRequest, ...]
+    request: ScoreRequest
+    places: tuple[int, ...]
+    layers: tuple[str, ...]
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Hold this engine's distributions against those that another one wrote to `path` for the same `request` and
+    `places`. The answer is a `Compared` of the same number."""
+
+    number: int
+    request: ScoreRequest
+    places: tuple[int, ...]
+    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +74,33 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
-    """The scores asked for; empty where the requests were refused."""
+class Looked:
+    """What was seen: for each layer how often each bin of records/histogram.py occurred in its input, zeros left out.
+    `reason` says why nothing was, where that is so."""
 
     number: int
-    scored: tuple[Scored, ...]
+    inputs: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Over the places compared: mean KL(this engine || the other) in nats, share at which both prefer the same token,
+    mean sum of min(p, q). `reason` says why there is nothing, where that is so."""
+
+    number: int
+    kl_nats: float
+    agreement: float
+    acceptance: float
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """Nothing to tell, but the loop does its rounds."""
+    """The loop does its rounds; sometimes with the engine's counts, and bytes of the accelerator in use and in all."""
+
+    status: EngineStatus | None = None
+    device_bytes: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,5 +111,6 @@ class Failed:
     exit_code: int
 
 
-Command = Submit | Abort | Score | Close
-Report = Phase | Opened | Refusal | Scores | Beat | Failed | tuple[TokenEvent, ...]
+Errand = Look | Compare
+Command = Submit | Abort | Look | Compare | Close
+Report = Phase | Opened | Refusal | Looked | Compared | Beat | Failed | tuple[TokenEvent, ...]

@@ -3,19 +3,32 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
-from qtool.engine.contract import EngineStatus, Scored, ScoreRequest, TokenEvent
+from qtool.engine.contract import EngineStatus, TokenEvent
 from qtool.serve.admission.fair_queue import FairQueue
 from qtool.serve.limits import Limits
+from qtool.serve.supervision.errands import Desk
 from qtool.serve.supervision.hosts import Host
-from qtool.serve.supervision.jobs import Again, Expired, Job, Lost, Rejected, Shed, Started
-from qtool.serve.supervision.messages import Abort, Failed, Opened, Phase, Refusal, Report, Score, Scores, Submit
+from qtool.serve.supervision.jobs import Job, Lost, Rejected, Started, survivors
+from qtool.serve.supervision.messages import (
+    Abort,
+    Beat,
+    Command,
+    Compared,
+    Errand,
+    Failed,
+    Looked,
+    Opened,
+    Phase,
+    Refusal,
+    Report,
+    Submit,
+)
 
 _log = logging.getLogger("qtool.serve")
 _WATCH_SECONDS = 0.1
-_MOST_DEATHS = 2  # a job that was in the batch of two dying engines may be the cause: it is not tried a third time
 _QUICK_DEATHS = 5  # deaths without one answer in between, after which the engine is held to be broken
 _SHORTEST_WAIT_SECONDS = 0.05
 _LONGEST_WAIT_SECONDS = 30.0
@@ -50,7 +63,7 @@ class Supervisor:
         self._window: asyncio.TimerHandle | None = None
         self._queue = FairQueue()
         self._running: dict[int, Job] = {}
-        self._scores: dict[int, asyncio.Future[tuple[Scored, ...]]] = {}
+        self._desk = Desk()
         self._host: Host | None = None
         self._life = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -64,6 +77,7 @@ class Supervisor:
         self.restarts = 0
         self.steps = 0
         self.opened: Opened | None = None
+        self.beat = Beat()
 
     # what others ask
 
@@ -110,6 +124,8 @@ class Supervisor:
         if self.broken or self._closing:
             job.deliver(Lost())
             return
+        if self.answering and not self._queue and len(self._running) < self._slots:
+            job.start_by_s = job.deadline_s  # its turn is now, however long it took to be read and tokenized
         self._queue.push(job)
         # an idle engine waits a moment for requests that are being prepared: they begin together, not one step apart
         if not self._running and self._window_seconds and self._expecting() and self._loop is not None:
@@ -126,18 +142,12 @@ class Supervisor:
             self._send(Abort(job.number))
             self._fill()
 
-    async def score(self, requests: Sequence[ScoreRequest]) -> tuple[Scored, ...]:
-        """Teacher-forced scores, when the engine has nothing better to do; empty where it cannot."""
+    async def errand(self, make: Callable[[int], Errand]) -> Looked | Compared | None:
+        """What the engine makes of an errand, when it has nothing better to do; None where it cannot."""
         if not self.answering:
-            return ()
+            return None
         number = self._number()
-        answer: asyncio.Future[tuple[Scored, ...]] = asyncio.get_running_loop().create_future()
-        self._scores[number] = answer
-        self._send(Score(number, tuple(requests)))
-        try:
-            return await answer
-        finally:
-            self._scores.pop(number, None)
+        return await self._desk.wait(number, lambda: self._send(make(number)))
 
     # lives
 
@@ -198,10 +208,10 @@ class Supervisor:
             if job is not None:
                 job.deliver(Rejected(report.reason))
             self._fill()
-        elif isinstance(report, Scores):
-            answer = self._scores.get(report.number)
-            if answer is not None and not answer.done():
-                answer.set_result(report.scored)
+        elif isinstance(report, Looked | Compared):
+            self._desk.answered(report)
+        elif isinstance(report, Beat):
+            self.beat = report if report.status is not None else self.beat
         elif isinstance(report, Phase):
             self._watch.phase(report.name)
         elif isinstance(report, Opened):
@@ -233,11 +243,7 @@ class Supervisor:
         while self._queue and self.answering and len(self._running) < self._slots:
             job = self._queue.pop()
             now = time.monotonic()
-            if now >= job.deadline_s:
-                job.deliver(Expired())
-                continue
-            if now >= job.start_by_s:
-                job.deliver(Shed())
+            if job.is_over(now):
                 continue
             job.number = self._number()
             self._running[job.number] = job
@@ -254,12 +260,10 @@ class Supervisor:
         host, self._host = self._host, None
         if host is not None:
             host.kill()
-        for answer in self._scores.values():
-            if not answer.done():
-                answer.set_result(())
+        self._desk.lose_all()
         self._watch.died(reason, exit_code, not opened_once)
         running, self._running = list(self._running.values()), {}
-        for job in self._sorted_out(running):
+        for job in survivors(running, repeat=not self.broken):
             self._queue.push(job, first=True)
         for job in list(self._queue):
             if self.broken:
@@ -269,15 +273,6 @@ class Supervisor:
                 job.start_by_s = job.deadline_s  # it waits for the next engine, not for its turn
         if opened_once:
             self._spawn(self._restart())
-
-    def _sorted_out(self, running: list[Job]) -> Iterator[Job]:
-        for job in reversed(running):
-            job.deaths += 1
-            if job.repeatable() and job.deaths < _MOST_DEATHS and not self.broken:
-                job.deliver(Again())
-                yield job
-            else:
-                job.deliver(Lost())
 
     async def _restart(self) -> None:
         exponent = max(self._barren_deaths - 1, 0)
@@ -292,9 +287,8 @@ class Supervisor:
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
             now = time.monotonic()
-            for job in [job for job in self._queue if now >= min(job.start_by_s, job.deadline_s)]:
+            for job in [job for job in self._queue if job.is_over(now)]:
                 self._queue.remove(job)
-                job.deliver(Expired() if now >= job.deadline_s else Shed())
             if self.answering and self.silent_seconds > self.patience_seconds:
                 self._die(f"the engine has been silent for {self.silent_seconds:.1f} seconds", 1)
 
@@ -302,7 +296,7 @@ class Supervisor:
         self._next += 1
         return self._next
 
-    def _send(self, command: Submit | Abort | Score) -> None:
+    def _send(self, command: Command) -> None:
         if self._host is not None:
             self._host.send(command)
 

@@ -8,23 +8,25 @@ import json
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-from qtool.engine.contract import EngineStatus, GenerationRequest, Sampling, Scored, ScoreRequest, TokenEvent
+from qtool.engine.contract import EngineStatus, GenerationRequest, Sampling, ScoreRequest, TokenEvent
 from qtool.errors import StoreError
 from qtool.serve.supervision.messages import (
     Abort,
     Beat,
     Close,
     Command,
+    Compare,
+    Compared,
     Failed,
+    Look,
+    Looked,
     Opened,
     Phase,
     Refusal,
     Report,
-    Score,
-    Scores,
     Submit,
 )
 
@@ -79,20 +81,20 @@ class Channel:
 def pack(message: Message) -> bytes:
     """`message` as the body of a frame."""
     kind = "Tokens" if isinstance(message, tuple) else type(message).__name__
-    return json.dumps([kind, *_WRITERS[kind](message)], separators=(",", ":")).encode()
+    return json.dumps([kind, *_WRITERS[kind](message)], separators=(",", ":"), default=_plain).encode()
 
 
 def unpack(body: bytes) -> Message:
     """The message of a frame's body. Raises StoreError where it is none."""
     try:
-        kind, *fields = json.loads(body)
-        return _READERS[kind](fields)
+        kind, *parts = json.loads(body)
+        return _READERS[kind](parts)
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise StoreError(f"the engine's socket: not a message of this version: {error!r}") from error
 
 
-def _plain(message: Any) -> list[Any]:
-    return list(astuple(message))
+def _plain(record: Any) -> list[Any]:
+    return [getattr(record, field.name) for field in fields(record)]
 
 
 def _tokens(events: tuple[TokenEvent, ...]) -> list[Any]:
@@ -102,10 +104,10 @@ def _tokens(events: tuple[TokenEvent, ...]) -> list[Any]:
     ]
 
 
-def _read_tokens(fields: list[Any]) -> tuple[TokenEvent, ...]:
+def _read_tokens(parts: list[Any]) -> tuple[TokenEvent, ...]:
     return tuple(
         TokenEvent(request, token, logprob, time_s, finish, error, tuple((id_, value) for id_, value in top))
-        for request, token, logprob, time_s, finish, error, top in fields
+        for request, token, logprob, time_s, finish, error, top in parts
     )
 
 
@@ -115,7 +117,7 @@ def _submit(message: Submit) -> list[Any]:
         message.number,
         request.ids,
         request.max_new_tokens,
-        astuple(request.sampling),
+        request.sampling,
         request.stop_ids,
         request.stop,
         request.logprobs,
@@ -123,40 +125,61 @@ def _submit(message: Submit) -> list[Any]:
     ]
 
 
-def _read_submit(fields: list[Any]) -> Submit:
-    number, ids, most, sampling, stop_ids, stop, logprobs, grammar = fields
+def _read_submit(parts: list[Any]) -> Submit:
+    number, ids, most, sampling, stop_ids, stop, logprobs, grammar = parts
     request = GenerationRequest(tuple(ids), most, Sampling(*sampling), tuple(stop_ids), tuple(stop), logprobs, grammar)
     return Submit(number, request)
 
 
-def _read_score(fields: list[Any]) -> Score:
-    number, requests = fields
-    return Score(number, tuple(ScoreRequest(tuple(ids), tuple(continuation)) for ids, continuation in requests))
+def _request(parts: list[Any]) -> ScoreRequest:
+    ids, continuation = parts
+    return ScoreRequest(tuple(ids), tuple(continuation))
 
 
-def _read_scores(fields: list[Any]) -> Scores:
-    number, scored = fields
-    return Scores(number, tuple(Scored(*(tuple(values) for values in each)) for each in scored))
+def _read_look(parts: list[Any]) -> Look:
+    number, request, places, layers, path = parts
+    return Look(number, _request(request), tuple(places), tuple(layers), path)
 
 
-def _read_opened(fields: list[Any]) -> Opened:
-    status, facts, slowest = fields
+def _read_compare(parts: list[Any]) -> Compare:
+    number, request, places, path = parts
+    return Compare(number, _request(request), tuple(places), path)
+
+
+def _read_looked(parts: list[Any]) -> Looked:
+    number, inputs, reason = parts
+    return Looked(number, tuple((layer, tuple(bins), tuple(counts)) for layer, bins, counts in inputs), reason)
+
+
+def _read_beat(parts: list[Any]) -> Beat:
+    status, device_bytes = parts
+    return Beat(EngineStatus(*status) if status else None, (device_bytes[0], device_bytes[1]) if device_bytes else None)
+
+
+def _read_opened(parts: list[Any]) -> Opened:
+    status, facts, slowest = parts
     return Opened(EngineStatus(*status), tuple((name, value) for name, value in facts), slowest)
 
 
+_PLAIN = (
+    *("Opening", "Abort", "Look", "Compare", "Close"),
+    *("Phase", "Opened", "Refusal", "Looked", "Compared", "Beat", "Failed"),
+)
 _WRITERS: dict[str, Callable[[Any], list[Any]]] = {
     "Tokens": _tokens,
     "Submit": _submit,
-    **{kind.__name__: _plain for kind in (Opening, Abort, Score, Close, Phase, Opened, Refusal, Scores, Beat, Failed)},
+    **dict.fromkeys(_PLAIN, _plain),
 }
 _READERS: dict[str, Callable[[list[Any]], Message]] = {
     "Tokens": _read_tokens,
     "Submit": _read_submit,
-    "Score": _read_score,
-    "Scores": _read_scores,
+    "Look": _read_look,
+    "Compare": _read_compare,
+    "Looked": _read_looked,
+    "Beat": _read_beat,
     "Opened": _read_opened,
     **{
-        kind.__name__: lambda fields, kind=kind: kind(*fields)  # type: ignore[misc]
-        for kind in (Opening, Abort, Close, Phase, Refusal, Beat, Failed)
+        kind.__name__: lambda parts, kind=kind: kind(*parts)  # type: ignore[misc]
+        for kind in (Opening, Abort, Close, Phase, Refusal, Compared, Failed)
     },
 }

@@ -108,7 +108,7 @@ class Exchange:
             for place, ids in enumerate(prepared.prompts)
             for number in range(asked.n)
         )
-        start_by_s = time.monotonic() + terms.queue_seconds
+        start_by_s = terms.arrived_s + terms.queue_seconds
         for choice in self.choices:
             request = self._request(choice, lengths[choice.index // asked.n])
             choice.job = Job(

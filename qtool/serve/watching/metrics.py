@@ -9,6 +9,7 @@ from qtool.serve.api.refusal import Outcome
 from qtool.serve.watching.vllm_names import with_vllm_names
 
 _LABELS = ("model", "variant")
+_LAYER = (*_LABELS, "layer")
 _OUTCOMES: tuple[Outcome, ...] = ("success", "client_error", "server_error", "shed", "deadline", "aborted")
 # 2.0 is an edge because the alert is on two seconds: a quantile must not be interpolated across its threshold
 _DURATION = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240)
@@ -81,8 +82,14 @@ class Metrics:
         self._prefill = self._histogram("qtool_prefill_seconds", "Joining the batch to first token.", _FIRST)
         self._decode = self._histogram("qtool_decode_seconds", "First to last token of a choice.", _DURATION)
         self._shadowed = self._counter("qtool_shadow_answers", "Answers read again by the reference.").labels(*labels)
-        self._agreement = self._gauge("qtool_quality_score", "Served tokens that are the reference's first choice.")
-        self._excess = self._gauge("qtool_quality_excess_nats", "Log-probability above the reference's, per token.")
+        self._quality = self._gauge("qtool_quality_score", "Expected acceptance: sum of min(p, q) with the reference.")
+        self._baseline = self._gauge("qtool_quality_baseline", "Expected acceptance when the bundle was evaluated.")
+        self._agreement = self._gauge("qtool_shadow_agreement", "Places where the reference prefers the same token.")
+        self._kl = self._gauge("qtool_shadow_kl_nats", "KL(reference || variant), per token.")
+        self._lost = self._counter("qtool_second_looks_lost", "Sampled answers not looked at twice.").labels(*labels)
+        self._psi = Gauge("qtool_drift_psi", "Live inputs against calibrated ones.", _LAYER, registry=self._registry)
+        self._clip = Gauge("qtool_drift_clip_ratio", "Inputs outside of the range.", _LAYER, registry=self._registry)
+        self._drifted = self._gauge("qtool_drift_alarm", "1 while traffic has left what was calibrated.")
         self._choices = self._histogram("qtool_request_choices", "Choices a request asks for.", _STEP)
         self._restarts = self._counter("qtool_engine_deaths", "Engines that died or hung.").labels(*labels)
         self._damaged = self._counter("qtool_damaged_answers", "Answers with a sign of damage.", "fault")
@@ -149,11 +156,29 @@ class Metrics:
         if tokens > 1:
             self._per_token.observe((last_s - first_s) / (tokens - 1))
 
-    def shadowed(self, agreement: float, excess_nats: float) -> None:
+    def shadowed(self, kl_nats: float, agreement: float, acceptance: float) -> None:
         """The reference has read an answer: where the running scores stand."""
         self._shadowed.inc()
+        self._kl.set(kl_nats)
         self._agreement.set(agreement)
-        self._excess.set(excess_nats)
+        self._quality.set(acceptance)
+
+    def quality_baseline(self, acceptance: float) -> None:
+        """The score that the variant had when it was evaluated."""
+        self._baseline.set(acceptance)
+
+    def second_look_lost(self) -> None:
+        """A sampled answer could not be looked at twice."""
+        self._lost.inc()
+
+    def drifting(self, layer: str, psi: float, clip_ratio: float) -> None:
+        """Where the inputs of one layer stand."""
+        self._psi.labels(*self._labels, layer).set(psi)
+        self._clip.labels(*self._labels, layer).set(clip_ratio)
+
+    def drift_alarm(self, on: bool) -> None:
+        """Whether traffic has left what was calibrated."""
+        self._drifted.set(on)
 
     def ready(self, value: bool) -> None:
         """Whether /ready answers 200."""

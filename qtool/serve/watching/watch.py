@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 from qtool.serve.api.chat_schema import ChatRequest
 from qtool.serve.api.refusal import Outcome
+from qtool.serve.deployment import Deployment
 from qtool.serve.watching.output_checks import faults
-from qtool.serve.watching.shadow import Served
+from qtool.serve.watching.second_look import Served
 
 if TYPE_CHECKING:
     from qtool.serve.api.call import Call
@@ -26,14 +27,30 @@ def judge(call: "Call", outcome: Outcome, seconds: float, exchange: "Exchange | 
     canary, candidate = service.router.canary, service.router.candidate
     if canary is not None and candidate is not None:
         canary.observe(quality, candidate=call.backend is candidate)
-    shadow = service.shadow
-    if shadow is not None and exchange is not None and outcome == "success" and shadow.chooses(call.id):
-        for choice in exchange.choices:
-            tokens = choice.transcript.tokens
-            ids, logprobs = tuple(token.id for token in tokens), tuple(token.logprob for token in tokens)
-            shadow.take(Served(call.id, choice.prompt, ids, logprobs, call.backend.metrics))
+    if exchange is not None and outcome == "success":
+        _look_twice(call, exchange)
     if service.samples is not None and exchange is not None and service.samples.chooses(call.id):
         service.samples.keep(_sample(call, outcome, seconds, exchange))
+
+
+def _look_twice(call: "Call", exchange: "Exchange") -> None:
+    """Hands a sampled answer to those who read it again; what they find goes to the canary and the breaker."""
+    service, backend = call.service, call.backend
+    if service is None or service.second_look is None or not isinstance(backend, Deployment):
+        return
+    drift, shadow = service.second_look.wants(call.id, backend)
+    if not drift and not shadow:
+        return
+    router = service.router
+
+    def observe(score: float) -> None:
+        backend.breaker.record_shadow(score)
+        if router.canary is not None and router.candidate is not None:
+            router.canary.observe_shadow(score, candidate=backend is router.candidate)
+
+    for choice in exchange.choices:
+        ids = tuple(token.id for token in choice.transcript.tokens)
+        service.second_look.take(Served(call.id, choice.prompt, ids, backend, shadow, observe))
 
 
 def _quality(call: "Call", outcome: Outcome, exchange: "Exchange | None") -> float:
