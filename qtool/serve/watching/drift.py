@@ -63,7 +63,8 @@ class _Seen:
 def calibrated_layers(folder: Path, bundle: Bundle) -> tuple[Calibrated, ...]:
     """Up to eight inputs, spread over the depth of the model; none where the bundle has no calibration, or where the
     method changed what goes into the layers."""
-    from qtool.store.ranges_file import HISTOGRAMS, read_calibration, read_histograms, read_ranges, stored_inputs
+    from qtool.store.layout import HISTOGRAMS
+    from qtool.store.ranges_file import read_calibration, read_histograms, read_ranges, stored_inputs
 
     place, recipe = folder / "calibration", bundle.variant.recipe
     if not (place / HISTOGRAMS).is_file() or recipe.method in _RESCALING:
