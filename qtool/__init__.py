@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from qtool.front_door.layer_costs import sensitivity
     from qtool.front_door.looking import doctor, explain, lint, names, show
     from qtool.front_door.quantization import convert, estimate, import_variant, quantize
-    from qtool.front_door.shipping import bundle, demo, report, run, serve, verify
+    from qtool.front_door.reporting import plot, report, report_diff, schema
+    from qtool.front_door.shipping import bundle, demo, run, serve, verify
     from qtool.front_door.timing import time
     from qtool.pipeline.plan import read_plan
     from qtool.records.plan import Plan
@@ -48,11 +49,14 @@ __all__ = [
     "merge",
     "names",
     "Plan",
+    "plot",
     "quantize",
     "read_plan",
     "Recipe",
     "report",
+    "report_diff",
     "run",
+    "schema",
     "sensitivity",
     "serve",
     "show",
@@ -70,7 +74,8 @@ _ROOMS = {
     "qtool.front_door.layer_costs": ("sensitivity",),
     "qtool.front_door.looking": ("doctor", "explain", "lint", "names", "show"),
     "qtool.front_door.quantization": ("convert", "estimate", "import_variant", "quantize"),
-    "qtool.front_door.shipping": ("bundle", "demo", "report", "run", "serve", "verify"),
+    "qtool.front_door.reporting": ("plot", "report", "report_diff", "schema"),
+    "qtool.front_door.shipping": ("bundle", "demo", "run", "serve", "verify"),
     "qtool.front_door.timing": ("time",),
     "qtool.pipeline.plan": ("read_plan",),
     "qtool.records.plan": ("Plan",),

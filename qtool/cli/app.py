@@ -24,9 +24,11 @@ from qtool.cli import (
     explain,
     import_,
     list_,
+    plot,
     quantize,
     report,
     run,
+    schema,
     sensitivity,
     serve,
     show,
@@ -62,7 +64,7 @@ _COMMANDS = (
     ("run", run.command),
     ("quantize", quantize.command),
     ("eval", evaluate.command),
-    ("report", report.command),
+    ("plot", plot.command),
     ("bundle", bundle.command),
     ("verify", verify.command),
     ("serve", serve.command),
@@ -75,12 +77,14 @@ _COMMANDS = (
     ("explain", explain.command),
     ("show", show.command),
     ("doctor", doctor.command),
+    ("schema", schema.command),
 )
 for _name, _command in _COMMANDS:
     app.command(_name)(_command)
 app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(canary.app, name="canary")
 app.add_typer(data.app, name="data")
+app.add_typer(report.app, name="report")
 
 
 def _print_version(wanted: bool) -> None:

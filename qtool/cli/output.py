@@ -32,10 +32,14 @@ def stage_progress(quiet: bool) -> Progress:
 
 def show_report(report: Report, folder: Path, as_json: bool) -> None:
     """Prints a run's table, where its report lies and, where one was made, its bundle."""
-    from qtool.report.texts.text_table import text_table
+    from qtool.report.texts.text_table import terminal_colour, terminal_width, text_table
     from qtool.store import layout
 
-    lines = [text_table(report), "", f"report: {folder / layout.REPORT_PAGE}"]
+    lines = [
+        text_table(report, width=terminal_width(), colour=terminal_colour()),
+        "",
+        f"report: {folder / layout.REPORT_PAGE}",
+    ]
     if report.recommendation.variant is not None:
         bundle = layout.RunFolder(folder).bundle
         lines.append(f"bundle: {bundle}  (serve it: qtool serve {bundle})")

@@ -67,7 +67,7 @@ def command(
     }
     if plan_only:
         from qtool.front_door.quantization import estimate
-        from qtool.report.estimate_text import estimate_text
+        from qtool.report.texts.estimate_text import estimate_text
 
         found = estimate(model, **asked)
         nothing = f"{asked['name']}: method {method!r} works on the whole model; nothing to measure"

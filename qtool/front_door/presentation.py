@@ -26,7 +26,7 @@ def register() -> None:
     """Tells every main record how its table is written."""
     present(Bundle, _written_by("qtool.report.texts.folder.bundle_text"))
     present(Calibration, _written_by("qtool.report.texts.calibration_text.calibration_text"))
-    present(Estimate, _written_by("qtool.report.estimate_text.estimate_text"))
+    present(Estimate, _written_by("qtool.report.texts.estimate_text.estimate_text"))
     present(LatencyProfile, lambda profile: str(_written_by("qtool.latency.summary.text")((profile,))))
     present(Report, _written_by("qtool.report.texts.text_table.text_table"))
     present(Sweep, _written_by("qtool.pipeline.sweep.sweep_text"))

@@ -1,4 +1,4 @@
-"""`qtool.run`, `report`, `bundle` and `serve`: from a plan to a server."""
+"""`qtool.run`, `demo`, `bundle`, `verify` and `serve`: from a plan to a server."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,15 +48,6 @@ def demo(
     with as_file(files("qtool.reference") / "demo.toml") as path:
         plan = read_plan(path)
     return run(plan, output=output, items=items, threads=threads, quiet=quiet)
-
-
-def report(run: PathLike) -> Report:
-    """Joins verdicts, latency and size of a run; writes report.json, report.md and report.html into it."""
-    import shlex
-
-    from qtool.report.stage import report as write
-
-    return write(Path(run), command=shlex.join(["qtool", "report", str(run)]))
 
 
 def bundle(

@@ -1,12 +1,13 @@
 """Reads `plan.toml` and refuses what cannot work, all problems at once, before any work is done."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, cast
 
 from qtool import catalog
 from qtool.errors import PlanError, QtoolError
 from qtool.quantize.request.recipe import BUDGET, completed, recipe_problems, skipped_layers
+from qtool.records.cost import CostSettings
 from qtool.records.plan import (
     Budget,
     CalibrationSettings,
@@ -71,6 +72,7 @@ class PlanFile:
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     latency: LatencySettings = field(default_factory=LatencySettings)
     budget: Budget = field(default_factory=Budget)
+    cost: CostSettings = field(default_factory=CostSettings)
     seed: int = 0
     dtype: str = "auto"
     evals_dir: str | None = None
@@ -97,6 +99,7 @@ def read_plan(path: Path) -> Plan:
         calibration=written.calibration,
         latency=written.latency,
         budget=written.budget,
+        cost=written.cost,
         seed=written.seed,
         dtype=written.dtype,
         evals_dir=_beside(path, written.evals_dir),
@@ -225,7 +228,22 @@ def _setting_problems(plan: Plan) -> list[str]:
         problems.append(f"latency.requests: {plan.latency.requests} give no median; time at least {fewest} at a level")
     limits = {"budget.memory_bytes": plan.budget.memory_bytes, "budget.e2e_ms_p95": plan.budget.e2e_ms_p95}
     problems += [f"{key}: {value} is not above 0" for key, value in limits.items() if value is not None and value <= 0]
-    return problems
+    return problems + _cost_problems(plan.cost)
+
+
+def _cost_problems(cost: CostSettings) -> list[str]:
+    from qtool.report.money.prices import read_prices
+
+    problems = []
+    if cost.machine is not None and cost.machine not in read_prices().machines:
+        problems.append(f"cost.machine: {cost.machine!r} is not one of {', '.join(read_prices().machines)}")
+    for key in ("dollars_per_hour", "memory_gb"):
+        value = getattr(cost, key)
+        if value is not None and value <= 0:
+            problems.append(f"cost.{key}: {value} is not above 0")
+    names = [each.name for each in fields(cost) if each.name.endswith(("_dollars", "_month"))]
+    values = ((name, getattr(cost, name)) for name in names)
+    return problems + [f"cost.{name}: {value} is below 0" for name, value in values if value is not None and value < 0]
 
 
 def _beside(plan: Path, folder: str | None) -> str | None:

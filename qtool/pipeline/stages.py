@@ -1,7 +1,7 @@
 """The only module that orders stages: calibrate, quantize, evaluate, time, report, bundle; skips what is unchanged."""
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from qtool import __version__
@@ -11,26 +11,14 @@ from qtool.pipeline.plan import BASELINE
 from qtool.pipeline.planned import PlannedRun, ask, task_of
 from qtool.pipeline.run import Run, make
 from qtool.progress import Progress
-from qtool.records.model import ModelIdentity, same_base
+from qtool.records.model import same_base
 from qtool.records.plan import Plan, PlannedTask, PlannedVariant
+from qtool.records.plan_lock import PlanLock
 from qtool.records.report import Report
-from qtool.records.task import TaskSpec
 from qtool.store import layout
 from qtool.store.codec import read_json, to_json
 from qtool.store.digest import file_digest, fingerprint
 from qtool.store.run_directory import locked, write_record, write_text
-
-
-@dataclass(frozen=True, slots=True)
-class PlanLock:
-    """`plan.lock.json`: what the plan resolved to, so that the run can be repeated or the moved input named."""
-
-    plan: Plan
-    model: ModelIdentity
-    tasks: tuple[TaskSpec, ...]
-    versions: tuple[tuple[str, str], ...]
-    hardware: str
-    command: str
 
 
 def run(plan: Plan, folder: Path, *, progress: Progress, command: str, limit: int | None = None) -> Report:
@@ -70,6 +58,7 @@ def _capped(plan: Plan, task: PlannedTask, limit: int) -> int:
 
 def _write_lock(state: PlannedRun, command: str) -> None:
     import platform
+    from datetime import UTC, datetime
     from importlib.metadata import version
 
     from qtool.machine.device import hardware
@@ -83,10 +72,13 @@ def _write_lock(state: PlannedRun, command: str) -> None:
         versions=versions + tuple((name, version(name)) for name in packages),
         hardware=hardware(),
         command=command,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     path = state.run.folder / layout.PLAN_LOCK
     if path.exists():
         before = read_json(PlanLock, path)
+        if before.plan == lock.plan:
+            lock = replace(lock, command=before.command, started=before.started or lock.started)
         if not same_base(before.model, lock.model):
             raise MismatchError(
                 f"{state.run.folder}: holds a run of another base model ({before.model.name}, not {lock.model.name}); "

@@ -1,8 +1,9 @@
 """What a user asks of `qtool run`: the decoded `plan.toml`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from qtool.records.cost import CostSettings
 from qtool.records.variant import Recipe
 
 
@@ -83,6 +84,7 @@ class Plan:
     calibration: CalibrationSettings = CalibrationSettings()
     latency: LatencySettings = LatencySettings()
     budget: Budget = Budget()
+    cost: CostSettings = field(default_factory=CostSettings)
     seed: int = 0
     dtype: str = "auto"
     evals_dir: str | None = None

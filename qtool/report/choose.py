@@ -4,24 +4,33 @@ from collections.abc import Sequence
 
 from qtool.records.evaluation import Evaluation
 from qtool.records.plan import Budget
-from qtool.records.report import Recommendation, ReportRow
+from qtool.records.report import Recommendation, Report, ReportRow
 from qtool.records.unverified import problem_of
 from qtool.report.judge import worst_margin_use
-from qtool.report.pareto import front
+from qtool.report.pareto import dominates, front
 from qtool.report.texts.numbers import bytes_text, difference_text, margin_text, median, ms_text, quantile, speed_span
 
 
 def on_front(rows: Sequence[ReportRow], critical: tuple[str, ...]) -> tuple[bool, ...]:
     """For each row whether no other beats it in worst-task lower bound, median time and bytes at once.
 
-    A row with an unknown coordinate is left out of the comparison and is not on the front; a coordinate unknown for
-    all rows is ignored.
+    The baseline's own bound is no change at all, which no variant can be shown to reach: a variant beats the baseline
+    where it passes and is better in time and size. A row with an unknown coordinate is left out of the comparison and
+    is not on the front; a coordinate unknown for all rows is ignored.
     """
     costs = [_costs(row, critical) for row in rows]
     known = [place for place in range(3) if any(cost[place] is not None for cost in costs)]
     complete = [index for index, cost in enumerate(costs) if all(cost[place] is not None for place in known)]
     points = [tuple(float(costs[index][place] or 0.0) for place in known) for index in complete]
     kept = {index for index, kept in zip(complete, front(points), strict=True) if kept}
+    prices = {
+        index: tuple(value for place, value in zip(known, point, strict=True) if place > 0)
+        for index, point in zip(complete, points, strict=True)
+    }
+    for index in [index for index in kept if rows[index].overall is None]:
+        passed = [other for other in complete if rows[other].overall == "PASS"]
+        if any(dominates(prices[other], prices[index]) for other in passed):
+            kept.discard(index)
     return tuple(index in kept for index in range(len(rows)))
 
 
@@ -51,6 +60,28 @@ def recommend(rows: Sequence[ReportRow], critical: tuple[str, ...]) -> Recommend
     best = ranked[0]
     runner_up = ranked[1].variant.name if len(ranked) > 1 else None
     return Recommendation(best.variant.name, runner_up, _reason(best, baseline, critical, ranked[1:]))
+
+
+def why_not(report: Report) -> tuple[tuple[str, str], ...]:
+    """For each variant that is not recommended, its name and why: what speaks against it, or what the other has more
+    of."""
+    best = next((row for row in report.rows if row.variant.name == report.recommendation.variant), None)
+    found = []
+    for row in report.rows:
+        if row is best or row.variant.name == report.baseline:
+            continue
+        if row.rejected_because:
+            found.append((row.variant.name, "; ".join(row.rejected_because)))
+        elif best is not None:
+            text = f"passes too; size times time is {_size_times_time(row)} of the baseline's, {best.variant.name}'s "
+            found.append((row.variant.name, f"{text}is {_size_times_time(best)}"))
+    return tuple(found)
+
+
+def _size_times_time(row: ReportRow) -> str:
+    if row.speedup is None:
+        return f"{100 * row.bytes_ratio:.0f} % (size alone)"
+    return f"{100 * row.bytes_ratio / row.speedup:.0f} %"
 
 
 def trade(row: ReportRow, baseline: ReportRow) -> str:

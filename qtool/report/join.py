@@ -12,14 +12,19 @@ from qtool.records.ladder import Ladder, ladder_text
 from qtool.records.latency import LatencyProfile
 from qtool.records.model import same_base
 from qtool.records.plan import Plan
+from qtool.records.plan_lock import PlanLock
+from qtool.records.report import FlippedItem
+from qtool.records.sensitivity import Sensitivity
 from qtool.records.ship_rule import counting_tasks
 from qtool.records.unverified import problem_of
 from qtool.records.variant import Variant
+from qtool.report.flips import read_flips
 from qtool.store import layout
 from qtool.store.codec import read_json
 from qtool.store.shipped import evals_folder
 
 T = TypeVar("T")
+_SENSITIVITY = ".sensitivity.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,9 @@ class Joined:
     latency: dict[str, LatencyProfile]
     calibration: Calibration | None
     notes: tuple[str, ...]
+    lock: PlanLock | None = None
+    flips: tuple[FlippedItem, ...] = ()
+    sensitivities: tuple[Sensitivity, ...] = ()
 
     @property
     def baseline(self) -> Variant:
@@ -65,7 +73,16 @@ def join(run: Path) -> Joined:
         if profile is not None:
             latency[variant.name] = profile
     calibration = _optional(Calibration, folder.calibration / layout.CALIBRATION)
-    joined = Joined(plan, variants, evaluations, latency, calibration, notes=())
+    lock = _optional(PlanLock, run / layout.PLAN_LOCK)
+    flips = [
+        flip
+        for variant in variants
+        for each in evaluations[variant.name]
+        for flip in read_flips(folder.evaluations(variant.name), variant.name, each.task)
+    ]
+    measured = sorted(folder.ladders.glob(f"*{_SENSITIVITY}"))
+    sensitivities = tuple(read_json(Sensitivity, path) for path in measured)
+    joined = Joined(plan, variants, evaluations, latency, calibration, (), lock, tuple(flips), sensitivities)
     _refuse_other_bases(run, joined)
     ladders = tuple(ladder_text(read_json(Ladder, path)) for path in _ladders(folder.ladders))
     return replace(joined, notes=(*ladders, *_notes(joined)))
@@ -124,7 +141,7 @@ def _evaluations(folder: Path) -> tuple[Evaluation, ...]:
 
 
 def _ladders(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.glob("*.json")) if not path.name.endswith(".sensitivity.json")]
+    return [path for path in sorted(folder.glob("*.json")) if not path.name.endswith(_SENSITIVITY)]
 
 
 def _optional(record: type[T], path: Path) -> T | None:

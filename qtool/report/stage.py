@@ -4,16 +4,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from qtool import __version__
+from qtool.records.cost import CostSettings
 from qtool.records.evaluation import Evaluation, VerdictName
 from qtool.records.latency import LatencyProfile
 from qtool.records.plan import Budget
-from qtool.records.report import Report, ReportRow
+from qtool.records.report import Provenance, Report, ReportRow
 from qtool.records.ship_rule import TaskVerdict, overall, verdict_of
 from qtool.records.variant import Variant
 from qtool.report.choose import on_front, recommend, rejections
 from qtool.report.html import page
 from qtool.report.join import Joined, critical_tasks, join
 from qtool.report.markdown import document
+from qtool.report.money.cost import costs
+from qtool.report.money.prices import read_prices
 from qtool.report.texts.numbers import median
 from qtool.store import layout
 from qtool.store.run_directory import write_record, write_text
@@ -22,7 +25,10 @@ FORMAT_VERSION = 1
 
 
 def report(run: Path, *, command: str) -> Report:
-    """The joined trade-off of `run`, also written there as report.html, report.md and, last, report.json."""
+    """The joined trade-off of `run`, also written there as report.html, report.md and, last, report.json.
+
+    `command` stands in the report where the run's lock does not say which one made it.
+    """
     joined = join(run)
     result = judge(joined, name=run.resolve().name, command=command)
     write_text(run / layout.REPORT_PAGE, page(result))
@@ -38,10 +44,11 @@ def judge(joined: Joined, *, name: str, command: str) -> Report:
     rows = [_row(variant, joined, critical) for variant in joined.variants]
     rows = [replace(row, on_front=kept) for row, kept in zip(rows, on_front(rows, critical), strict=True)]
     rows = [replace(row, rejected_because=rejections(row, critical, budget)) for row in rows]
-    return Report(
+    lock = joined.lock
+    result = Report(
         format_version=FORMAT_VERSION,
         run=name,
-        command=command,
+        command=lock.command if lock is not None else command,
         baseline=joined.baseline.name,
         rows=tuple(rows),
         recommendation=recommend(rows, critical),
@@ -50,7 +57,13 @@ def judge(joined: Joined, *, name: str, command: str) -> Report:
         critical_tasks=critical,
         notes=joined.notes,
         budget=budget,
+        plan=joined.plan,
+        provenance=None if lock is None else Provenance(lock.command, lock.started, lock.hardware, lock.versions),
+        flips=joined.flips,
+        sensitivities=joined.sensitivities,
     )
+    settings = joined.plan.cost if joined.plan else CostSettings()
+    return replace(result, costs=costs(result, settings, read_prices()))
 
 
 def _row(variant: Variant, joined: Joined, critical: tuple[str, ...]) -> ReportRow:

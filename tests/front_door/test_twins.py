@@ -23,6 +23,8 @@ FUNCTIONS = {
     "calibrate merge": "merge",
     "calibrate sweep": "sweep",
     "data lint": "lint",
+    "report write": "report",
+    "report diff": "report_diff",
     "canary status": "canary_status",
     "canary decide": "canary_decide",
 }

@@ -15,7 +15,7 @@ from qtool.progress import Silent
 from qtool.quantize.request.estimate import estimate
 from qtool.quantize.stage import quantize
 from qtool.records.variant import Recipe, Variant
-from qtool.report.estimate_text import estimate_text
+from qtool.report.texts.estimate_text import estimate_text
 
 Make = Callable[..., Variant]
 RECIPE = Recipe("w4a16", "gptq", 32)

@@ -1,6 +1,5 @@
 """The certificate's page: what it shows of the record, in HTML, Markdown and the plot."""
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +7,9 @@ import pytest
 from synthetic_run import calibration, certified, write_run
 
 from qtool.records.certificate import Certificate
-from qtool.report.drawing.certificate import losses, nominal, section, share_text, worst_first
-from qtool.report.drawing.convergence import convergence
+from qtool.report.drawing.certificate import losses, nominal, share_text, worst_first
+from qtool.report.html import section
+from qtool.report.plots.layers import convergence
 from qtool.report.stage import report
 from qtool.store.run_directory import write_record
 
@@ -61,15 +61,15 @@ def test_clip_rates_are_pooled_over_inputs_and_energy_is_the_worst(certificate: 
     assert nominal(certificate, "percentile:99.9") == 0.001
 
 
-def test_the_curve_ends_at_one_and_the_interval_stands_beside_it(certificate: Certificate) -> None:
-    drawing = convergence(certificate, "percentile:99.9", worst_first(certificate))
-    assert drawing is not None
-    ends = [float(line.split()[-1].split(",")[1]) for line in re.findall(r'points="([^"]+)"', drawing)]
-    one = {float(y) for y in re.findall(r'<circle cx="[^"]+" cy="([^"]+)"', drawing)}
-    assert len(one) == 1  # the range itself, in the middle of every interval
-    assert set(ends) == one  # a curve ends at the final range
-    assert drawing.count("<polyline") == 2
-    assert convergence(certificate, "absmax", certificate.layers) is None
+def test_the_curve_ends_at_one_within_its_interval(certificate: Certificate) -> None:
+    drawn = convergence(certificate)
+    assert drawn is not None
+    points = drawn.spec["data"]["values"]
+    last = [point for point in points if point["last"]]
+    assert len(last) == 2, "a curve of each input"
+    assert {point["share"] for point in last} == {1.0}
+    assert all(point["low"] < 1 < point["high"] for point in last)
+    assert convergence(replace(certificate, layers=())) is None
 
 
 @pytest.mark.parametrize(

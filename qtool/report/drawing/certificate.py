@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
 from qtool.records.calibration import Calibration
 from qtool.records.certificate import (
     Certificate,
@@ -13,7 +11,6 @@ from qtool.records.certificate import (
     RangeCertificate,
     TagCertificate,
 )
-from qtool.report.drawing.convergence import NAMED, convergence
 from qtool.report.texts.numbers import count_text
 
 LOOKS = {"enough": "pass", "more_samples": "undecided", "wrong_mix": "fail", "not_assessed": "plain"}
@@ -117,44 +114,26 @@ def headline(calibration: Calibration) -> str:
     return certificate.reason + (f"; about {count_text(needed, 'sequence')} would do" if needed else "")
 
 
-def section(calibration: Calibration) -> Markup:
-    """The certificate as HTML; empty where none was recorded."""
-    from importlib.resources import files
-
-    from jinja2 import Environment, StrictUndefined
-
+def values(calibration: Calibration) -> dict[str, object]:
+    """What the certificate's part of the page is filled with; nothing where none was recorded."""
     certificate = calibration.certificate
     if certificate is None:
-        return Markup("")
-    source = files("qtool.report").joinpath("certificate.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    order = worst_first(certificate)
-    plots = [
-        (observer, plot)
-        for observer in observers_of(certificate)
-        if (plot := convergence(certificate, observer, order)) is not None
-    ]
-    return Markup(
-        environment.from_string(source).render(
-            calibration=calibration,
-            certificate=certificate,
-            layers=order,
-            plots=plots,
-            shown=SHOWN,
-            named=NAMED,
-            observers=observers_of(certificate),
-            looks=LOOKS,
-            words=WORDS,
-            headline=headline(calibration),
-            losses=losses,
-            nominal=nominal,
-            worst_clip=worst_clip,
-            share_text=share_text,
-            likeness_text=likeness_text,
-            channels_text=channels_text,
-            count_text=count_text,
-        )
-    )
+        return {}
+    return {
+        "certificate": certificate,
+        "layers": worst_first(certificate),
+        "shown": SHOWN,
+        "observers": observers_of(certificate),
+        "looks": LOOKS,
+        "words": WORDS,
+        "headline": headline(calibration),
+        "losses": losses,
+        "nominal": nominal,
+        "worst_clip": worst_clip,
+        "share_text": share_text,
+        "likeness_text": likeness_text,
+        "channels_text": channels_text,
+    }
 
 
 def markdown_rows(certificate: Certificate) -> tuple[Sequence[str], list[list[str]]]:

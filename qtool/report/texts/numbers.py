@@ -1,5 +1,7 @@
 """Numbers as people read them: percent, points, bytes and milliseconds, each with its interval."""
 
+import math
+
 from qtool.records.evaluation import Comparison, Interval, Score
 from qtool.records.latency import LatencyProfile, LoadLevel, Quantile
 from qtool.records.quantile_rule import samples_needed
@@ -80,10 +82,15 @@ def quantile_text(quantile: Quantile | None) -> str:
         return "not measured"
     if quantile.value_ms is None:
         return f"needs n {quantile.samples_needed}, has {quantile.samples}"
-    span = ""
-    if quantile.interval is not None:
-        span = f" [{_bare(quantile.interval.low)}, {_bare(quantile.interval.high)}]"
-    return f"{ms_text(quantile.value_ms)}{span}, n {quantile.samples}"
+    return f"{ms_text(quantile.value_ms)}{',' if quantile.interval is None else ''} {short_quantile(quantile)}"
+
+
+def short_quantile(quantile: Quantile) -> str:
+    """What belongs to a quantile's value: `[11.8, 12.6], n 24`."""
+    count = f"n {quantile.samples}"
+    if quantile.interval is None:
+        return count
+    return f"[{bare_ms(quantile.interval.low)}, {bare_ms(quantile.interval.high)}], {count}"
 
 
 def quantile(quantiles: tuple[Quantile, ...], q: float) -> Quantile | None:
@@ -118,5 +125,38 @@ def count_text(count: int, singular: str, plural: str | None = None) -> str:
     return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
 
 
-def _bare(value: float) -> str:
+def bare_ms(value: float) -> str:
+    """Milliseconds without their unit, where it stands beside."""
     return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
+
+
+def dollars_text(value: float) -> str:
+    """Dollars with two significant digits below ten: `$0.0031`, `$4.20`, `$1,234`."""
+    if value == 0:
+        return "$0"
+    if value >= 100:
+        return f"${value:,.0f}"
+    if value >= 1:
+        return f"${value:,.2f}"
+    digits = 1 - math.floor(math.log10(value))
+    return f"${value:.{digits}f}"
+
+
+def seconds_text(value: float) -> str:
+    """`0.31 s`, `12.4 s`, `3 min 20 s`."""
+    if value >= 120:
+        return f"{int(value // 60)} min {int(value % 60)} s"
+    return f"{value:.3g} s"
+
+
+def large_text(value: float) -> str:
+    """`1.2 million`, `340 thousand`, `12`."""
+    for size, word in ((1e9, "billion"), (1e6, "million"), (1e3, "thousand")):
+        if value >= size:
+            return f"{value / size:.3g} {word}"
+    return f"{value:.3g}"
+
+
+def date_text(moment: str) -> str:
+    """`2026-11-28 14:03 UTC` of an ISO time."""
+    return f"{moment[:10]} {moment[11:16]} UTC"

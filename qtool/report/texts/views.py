@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from qtool.records.evaluation import Evaluation, SliceScore
 from qtool.records.report import Report, ReportRow
 from qtool.records.variant import Recipe, Variant
-from qtool.report.texts.numbers import count_text
+from qtool.report.texts.numbers import count_text, date_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,34 @@ def tasks_of(report: Report) -> tuple[str, ...]:
 def evaluation_of(row: ReportRow, task: str) -> Evaluation | None:
     """The evaluation of `row` on `task`, if there is one."""
     return next((entry for entry in row.evaluations if entry.task == task), None)
+
+
+SMALL_SLICE = 20  # items: with fewer, an interval spans so much that a verdict on it says nothing
+
+
+@dataclass(frozen=True, slots=True)
+class SliceTable:
+    """The slices of a task: (name, one cell a row of the report) pairs of those with enough items, then how many were
+    folded and, for each row, the mean over their items with the number of them."""
+
+    rows: tuple[tuple[str, tuple[SliceScore | None, ...]], ...]
+    small: int
+    means: tuple[str, ...]
+
+
+def slice_table(report: Report, task: str) -> SliceTable:
+    """The slices of `task`, those of fewer than 20 items folded into one line."""
+    every = slices_of(report, task)
+    large = tuple(entry for entry in every if any(part and part.score.items >= SMALL_SLICE for part in entry[1]))
+    small = [cells for name, cells in every if name not in {name for name, _ in large}]
+    means = []
+    for index in range(len(report.rows)):
+        parts = [cells[index].score for cells in small if cells[index] is not None]  # type: ignore[union-attr]
+        count = sum(part.items for part in parts)
+        mean = sum(part.value * part.items for part in parts) / count if count else 0.0
+        shown = f"{100 * mean:.1f} %" if parts and parts[0].is_fraction else f"{mean:.4g}"
+        means.append(f"{shown}, n {count:,}" if count else "")
+    return SliceTable(large, len(small), tuple(means))
 
 
 def slices_of(report: Report, task: str) -> tuple[tuple[str, tuple[SliceScore | None, ...]], ...]:
@@ -92,6 +120,26 @@ def recipe_text(recipe: Recipe) -> str:
     return ", ".join([*parts, *(f"{name} {value}" for name, value in recipe.options)])
 
 
+_TERMS = (
+    ("by rtn", "rtn rounds every weight to the nearest grid point."),
+    ("by gptq", "gptq rounds column by column and lets later columns make up for the error."),
+    ("by awq", "awq scales the channels that matter before it rounds."),
+    ("by smoothquant", "smoothquant moves outliers from activations into weights."),
+    ("per channel", "Per channel: one scale for each row of outputs."),
+    ("group ", "Group: columns of a weight that share a scale."),
+    ("asymmetric", "Asymmetric grids have a zero point, symmetric ones have none."),
+    ("static activations", "Static activations: their ranges were fixed by calibration."),
+    ("dynamic activations", "Dynamic activations: their range is taken anew for each token."),
+    ("(absmax)", "absmax takes the largest value as the range."),
+)
+
+
+def recipe_terms(report: Report) -> tuple[str, ...]:
+    """The words of the recipes in the report, each explained in one sentence."""
+    said = " ".join(recipe_text(row.variant.recipe) for row in report.rows)
+    return tuple(explained for word, explained in _TERMS if word in said)
+
+
 def ledger_totals(variant: Variant) -> LedgerTotals:
     """The ledger of `variant` added up."""
     layers = variant.layers
@@ -146,6 +194,9 @@ def faults_text(evaluation: Evaluation) -> str:
 def environment(report: Report) -> tuple[tuple[str, str], ...]:
     """Where the numbers come from, as (what, value) pairs; only what was recorded."""
     facts = [("run", report.run), ("command", report.command), ("qtool", report.qtool_version)]
+    made = report.provenance
+    if made is not None and made.started:
+        facts.append(("begun", date_text(made.started)))
     base = report.rows[0].variant.base
     facts.append(("base model", f"{base.name} ({base.architecture}, {base.parameters:,} parameters, {base.dtype})"))
     facts.append(("base weights", f"sha256 {base.weights_digest}"))
@@ -156,6 +207,11 @@ def environment(report: Report) -> tuple[tuple[str, str], ...]:
         facts.append(("latency measured on", f"{machine.hardware} ({machine.device})"))
         facts.append(("threads", count_text(machine.threads, "thread")))
         facts.append(("torch", machine.torch_version))
+    if made is not None:
+        facts.append(("machine", made.hardware))
+        facts.append(("versions", ", ".join(f"{name} {version}" for name, version in made.versions)))
+    digests = ", ".join(f"{row.variant.name} {row.variant.weights_digest[:12]}" for row in report.rows)
+    facts.append(("weights of each variant", f"sha256 {digests}"))
     engines = sorted({entry.engine for row in report.rows for entry in row.evaluations})
     seeds = sorted({entry.seed for row in report.rows for entry in row.evaluations})
     if engines:
