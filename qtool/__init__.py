@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from qtool.front_door.calibration import calibrate, calibrate_shard, merge, sweep
     from qtool.front_door.canary import canary_decide, canary_status
+    from qtool.front_door.choosing import choose
     from qtool.front_door.evaluation import compare, evaluate
     from qtool.front_door.layer_costs import sensitivity
     from qtool.front_door.looking import doctor, explain, lint, names, show
@@ -37,6 +38,7 @@ __all__ = [
     "calibrate_shard",
     "canary_decide",
     "canary_status",
+    "choose",
     "compare",
     "convert",
     "demo",
@@ -70,6 +72,7 @@ __all__ = [
 _ROOMS = {
     "qtool.front_door.calibration": ("calibrate", "calibrate_shard", "merge", "sweep"),
     "qtool.front_door.canary": ("canary_decide", "canary_status"),
+    "qtool.front_door.choosing": ("choose",),
     "qtool.front_door.evaluation": ("compare", "evaluate"),
     "qtool.front_door.layer_costs": ("sensitivity",),
     "qtool.front_door.looking": ("doctor", "explain", "lint", "names", "show"),

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,20 +61,23 @@ def choose(
     folder, table = Path(run), read_prices(optional_path(prices))
     joined = join(folder)
     report = judge(joined, name=folder.resolve().name, command=f"qtool report {run}")
-    settings = joined.plan.cost if joined.plan is not None else CostSettings()
-    typed = {
-        "machine": machine,
-        "dollars_per_hour": dollars_per_hour,
-        "api_input_dollars": api_input,
-        "api_output_dollars": api_output,
-        "on_call_dollars_per_month": on_call,
-        "storage_dollars_per_month": storage,
-        "egress_dollars_per_month": egress,
-    }
-    for name, value in typed.items():
-        settings = settings if value is None else replace(settings, **{name: value})
+    planned = joined.plan.cost if joined.plan is not None else CostSettings()
+    settings = CostSettings(
+        machine=machine or planned.machine,
+        dollars_per_hour=_first(dollars_per_hour, planned.dollars_per_hour),
+        memory_gb=planned.memory_gb,
+        api_input_dollars=_first(api_input, planned.api_input_dollars),
+        api_output_dollars=_first(api_output, planned.api_output_dollars),
+        on_call_dollars_per_month=_first(on_call, planned.on_call_dollars_per_month) or 0.0,
+        storage_dollars_per_month=_first(storage, planned.storage_dollars_per_month) or 0.0,
+        egress_dollars_per_month=_first(egress, planned.egress_dollars_per_month) or 0.0,
+    )
     found = costs(report, settings, table)
     return pick(report, limits, costs=found, token_bytes=_token_bytes(folder, report.baseline))
+
+
+def _first(typed: float | None, planned: float | None) -> float | None:
+    return planned if typed is None else typed
 
 
 def _size(text: str, option: str, units: dict[str, float] | dict[str, int], example: str) -> float:
@@ -100,8 +102,9 @@ def _token_bytes(run: Path, baseline: str) -> int | None:
     that one with sliding windows or compressed keys needs.
     """
     from qtool.store.codec import read_json_object
+    from qtool.store.layout import RunFolder
 
-    path = run / "variants" / baseline / "config.json"
+    path = RunFolder(run).variant(baseline) / "config.json"
     if not path.is_file():
         return None
     config = read_json_object(path)

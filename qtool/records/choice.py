@@ -10,8 +10,8 @@ from qtool.records.evaluation import VerdictName
 class Limits:
     """What a variant must keep. `drops` are (task, accepted points); other critical tasks keep the run's margin.
 
-    `load` is how many requests are in flight; None the highest that was timed. `context_tokens` and `card_bytes` say how
-    many instances a card of that size holds.
+    `load` is how many requests are in flight; None the highest that was timed. `context_tokens` and `card_bytes` say
+    how many instances a card of that size holds.
     """
 
     load: int | None = None

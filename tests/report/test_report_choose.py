@@ -33,7 +33,13 @@ def test_a_wider_drop_decides_by_the_same_bounds(run: Path) -> None:
     assert found.recommended == "w4a16-g64"
     tight = qtool.choose(run, max_drop=["arithmetic=0.3"])
     verdicts = {each.variant: each.verdict for each in tight.candidates}
-    assert verdicts == {"baseline": "PASS", "w8a16": "UNDECIDED", "w4a16-g64": "FAIL", "w4a16": "FAIL", "w8a8": "UNDECIDED"}
+    assert verdicts == {
+        "baseline": "PASS",
+        "w8a16": "UNDECIDED",
+        "w4a16-g64": "FAIL",
+        "w4a16": "FAIL",
+        "w8a8": "UNDECIDED",
+    }
 
 
 def test_a_time_limit_is_judged_at_the_load_or_the_next_higher(run: Path) -> None:
@@ -72,7 +78,9 @@ def test_memory_and_cost_are_limits(run: Path) -> None:
     assert qtool.choose(run, max_memory="0.2GB").verdict == "FAIL"
     found = qtool.choose(run, max_cost=0.001, dollars_per_hour=1.0)
     assert found.verdict == "FAIL"
-    assert all(check.verdict == "FAIL" for each in found.candidates for check in each.checks if "million" in check.limit)
+    assert all(
+        check.verdict == "FAIL" for each in found.candidates for check in each.checks if "million" in check.limit
+    )
 
 
 def test_instances_hold_weights_and_the_cache_of_context_and_load(run: Path) -> None:

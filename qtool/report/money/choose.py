@@ -47,7 +47,15 @@ def choice_text(found: Choice) -> str:
     """What is recommended and why, then each variant with what it broke or what would decide it."""
     at = f" with {found.load} requests in flight" if found.load else ""
     parts = [f"{found.reason}{at}." if found.recommended else f"{found.reason}."]
-    head = ["variant", "verdict", "tokens/s", "$/1M tokens", "$/1,000 answers", "instances", "cheaper than the API from"]
+    head = [
+        "variant",
+        "verdict",
+        "tokens/s",
+        "$/1M tokens",
+        "$/1,000 answers",
+        "instances",
+        "cheaper than the API from",
+    ]
     rows = [
         [
             ("* " if each.variant == found.recommended else "  ") + each.variant,
