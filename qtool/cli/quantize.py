@@ -9,11 +9,52 @@ from qtool.cli.options import Threads
 from qtool.cli.output import show
 
 
+def _scheme(name: str) -> str:
+    """`name`, if it is a scheme: told before anything heavy is loaded."""
+    from qtool.errors import UnknownName
+
+    if name not in _schemes():
+        raise UnknownName("scheme", name, _schemes())
+    return name
+
+
+def _schemes() -> list[str]:
+    from typing import get_args
+
+    from qtool.records.variant import SchemeName
+
+    return list(get_args(SchemeName))
+
+
+def _methods() -> list[str]:
+    from qtool.catalog import names
+
+    return list(names("qtool.quantize.methods"))
+
+
+def _method(name: str) -> str:
+    """`name`, if it is a method, of qtool or of another package."""
+    from qtool.errors import UnknownName
+
+    known = _methods()
+    if name not in known:
+        raise UnknownName("method", name, known)
+    return name
+
+
 def command(
     model: Annotated[str, typer.Argument(help="Reference name, folder or hub id of the base model.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the variant.")],
-    scheme: Annotated[str, typer.Option(help="w4a16, w8a16, w8a8, fp8, nf4, int8, or base.")] = "w4a16",
-    method: Annotated[str, typer.Option(help="How the numbers are found; `qtool list methods`.")] = "rtn",
+    scheme: Annotated[
+        str,
+        typer.Option(callback=_scheme, autocompletion=_schemes, help="w4a16, w8a16, w8a8, fp8, nf4, int8, or base."),
+    ] = "w4a16",
+    method: Annotated[
+        str,
+        typer.Option(
+            callback=_method, autocompletion=_methods, help="How the numbers are found; `qtool list methods`."
+        ),
+    ] = "rtn",
     group_size: Annotated[
         int | None, typer.Option(help="Columns that share a scale; -1: whole row. Default: the widest of 128, 64, 32.")
     ] = None,

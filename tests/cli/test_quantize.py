@@ -9,7 +9,7 @@ from tiny_model import make_tiny_llama
 from typer.testing import CliRunner
 
 from qtool.cli import import_, quantize
-from qtool.errors import PlanError, UsageError
+from qtool.errors import PlanError, UnknownName, UsageError
 from qtool.records.variant import Variant
 from qtool.store.codec import read_json
 
@@ -81,7 +81,8 @@ def test_gptq_layout_and_import(llama: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (("--scheme", "w5a16"), PlanError, "'w5a16' is not one of"),
+        (("--scheme", "w5a16"), UnknownName, "did you mean w8a16"),
+        (("--method", "gptqq"), UnknownName, "did you mean gptq"),
         (("--set", "clip"), UsageError, "write it as KEY=VALUE"),
         (("--scheme", "w8a8", "--format", "gptq"), PlanError, "cannot hold w8a8"),
         (("--group-size", "96"), PlanError, "96 does not go with w4a16"),

@@ -57,7 +57,7 @@ def test_a_load_that_was_not_timed_is_undecided_and_says_how_to_time_it(run: Pat
     assert (found.verdict, found.recommended) == ("UNDECIDED", None)
     check = found.candidates[0].checks[-1]
     assert check.reason == "not timed with 64 in flight, only up to 8"
-    assert "qtool bench demo/variants/baseline" in check.command
+    assert "qtool bench demo/variants/baseline demo/variants/w8a16" in check.command
     assert "-c 64" in check.command
 
 

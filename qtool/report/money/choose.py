@@ -1,6 +1,7 @@
 """The variant to deploy under a user's own limits, by confidence bounds at the user's load."""
 
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Sequence
 
 from qtool.errors import UnknownName
 from qtool.records.choice import Candidate, Choice, LimitCheck, Limits
@@ -69,10 +70,13 @@ def choice_text(found: Choice) -> str:
         for each in found.candidates
     ]
     parts.append(aligned(["  " + head[0], *head[1:]], rows))
+    commands = Counter(check.command for each in found.candidates for check in each.checks if check.command)
+    shared = [command for command, count in commands.items() if count > 1]  # times all variants at once
     for each in found.candidates:
-        lines = [line for check in each.checks if check.verdict != "PASS" for line in _check_lines(check)]
+        lines = [line for check in each.checks if check.verdict != "PASS" for line in _check_lines(check, shared)]
         if lines:
             parts.append("\n".join([f"{each.variant}:", *lines]))
+    parts += [f"to decide the times: {command}" for command in shared]
     if found.assumptions:
         parts.append("\n".join(f"assumed: {what}: {value}" for what, value in found.assumptions))
     return "\n\n".join(parts)
@@ -136,10 +140,10 @@ def _reason(passed: list[Candidate], found: tuple[Candidate, ...]) -> str:
     return "No variant keeps every limit"
 
 
-def _check_lines(check: LimitCheck) -> list[str]:
+def _check_lines(check: LimitCheck, shared: Sequence[str]) -> list[str]:
     word = "breaks" if check.verdict == "FAIL" else "not decided"
     lines = [f"  {word}: {check.limit}: {check.reason}"]
-    return [*lines, f"    decide: {check.command}"] if check.command else lines
+    return [*lines, f"    decide: {check.command}"] if check.command and check.command not in shared else lines
 
 
 def _dollars(value: float | None) -> str:
@@ -151,15 +155,3 @@ def _from(candidate: Candidate) -> str:
     if even is None:
         return "-"
     return "never" if even.answers_per_month is None else f"{large_text(even.answers_per_month)} answers a month"
-
-
-def with_load(report: Report, load: int | None) -> Report:
-    """`report` with only the levels that a load is judged by: what costs are reckoned from."""
-    if load is None:
-        return report
-    rows = []
-    for row in report.rows:
-        level = level_at(row, load)
-        kept = (level,) if level is not None else ()
-        rows.append(replace(row, latency=replace(row.latency, levels=kept)) if row.latency is not None else row)
-    return replace(report, rows=tuple(rows))

@@ -51,11 +51,11 @@ def time_check(report: Report, row: ReportRow, measure: str, most_ms: float, loa
     if level is None:
         timed = max((each.concurrency for each in row.latency.levels), default=0) if row.latency is not None else 0
         reason = f"not timed with {load} in flight, only up to {timed}" if timed else "not timed"
-        return LimitCheck(name, "UNDECIDED", reason, _bench(report, row, load or 1))
+        return LimitCheck(name, "UNDECIDED", reason, _bench(report, load or 1))
     found = quantile(getattr(level, measure), 0.95)
     verdict = _time_verdict(found, most_ms)
     reason = f"{_bounds(found)} with {level.concurrency} in flight"
-    command = _bench(report, row, level.concurrency, level) if verdict == "UNDECIDED" else ""
+    command = _bench(report, level.concurrency) if verdict == "UNDECIDED" else ""
     return LimitCheck(name, verdict, reason, command)
 
 
@@ -113,12 +113,16 @@ def _bounds(found: Quantile | None) -> str:
     return f"{ms_text(found.value_ms)} [{found.interval.low:.3g}, {found.interval.high:.3g}], n {found.samples}"
 
 
-def _bench(report: Report, row: ReportRow, load: int, level: LoadLevel | None = None) -> str:
-    """The command that times one variant at the load, with enough requests for the bounds of a p95."""
-    requests = max(_MORE_REQUESTS, 4 * level.requests if level is not None else 0)
-    words = ["qtool", "bench", f"{report.run}/variants/{row.variant.name}", "-o", f"{report.run}/latency"]
-    words += ["-c", str(load), "--requests", str(requests)]
-    lengths = level or (row.latency.levels[0] if row.latency is not None and row.latency.levels else None)
-    if lengths is not None:
-        words += ["--prompt-tokens", str(lengths.prompt_tokens), "--output-tokens", str(lengths.output_tokens)]
+def _bench(report: Report, load: int) -> str:
+    """The command that times every variant of the run again, side by side, at its own loads and this one, with enough
+    requests for the bounds of a p95."""
+    timed = [row for row in report.rows if row.latency is not None and row.latency.levels]
+    levels = [level for row in timed if row.latency is not None for level in row.latency.levels]
+    names = [row.variant.name for row in timed or report.rows]
+    words = ["qtool", "bench", *(f"{report.run}/variants/{name}" for name in names), "-o", f"{report.run}/latency"]
+    loads = sorted({load, *(level.concurrency for level in levels if level.arrivals == "closed")})
+    words += [word for each in loads for word in ("-c", str(each))]
+    words += ["--requests", str(max([_MORE_REQUESTS, *(4 * level.requests for level in levels)]))]
+    if levels:
+        words += ["--prompt-tokens", str(levels[0].prompt_tokens), "--output-tokens", str(levels[0].output_tokens)]
     return shlex.join(words)

@@ -1,6 +1,7 @@
 """The report in the terminal: the verdict table and the recommendation, plain text."""
 
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -150,7 +151,8 @@ def _coloured(table: Sequence[Sequence[str]], colour: bool) -> str:
         color_system="standard" if colour else None,
         highlight=False,
     ).print(found)
-    return "\n".join(line.rstrip() for line in out.getvalue().rstrip("\n").split("\n"))
+    lines = out.getvalue().rstrip("\n").split("\n")
+    return "\n".join(re.sub(r" +((?:\x1b\[0m)?)$", r"\1", line.rstrip()) for line in lines)
 
 
 def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
