@@ -14,7 +14,10 @@ def command(
     ],
     variant: Annotated[Path, typer.Argument(help="Evaluations of the variant, of the same kind.")],
     margin: Annotated[
-        float | None, typer.Option(help="Accepted drop in points; 2, or what ours were made for.")
+        str | None,
+        typer.Option(
+            help="Accepted drop in points, or as a share of the base's score (2%); 2, or what ours were made for."
+        ),
     ] = None,
     metric: Annotated[
         str | None, typer.Option(help="Which value, or inspect_ai scorer, of foreign samples to compare.")

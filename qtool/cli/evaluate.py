@@ -22,7 +22,26 @@ def command(
     ] = None,
     items: Annotated[int | None, typer.Option(min=1, help="Items per task (default: the task file's number).")] = None,
     limit: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
-    margin: Annotated[float | None, typer.Option(help="Accepted drop in points, instead of each task's own.")] = None,
+    margin: Annotated[
+        str | None,
+        typer.Option(
+            help="Accepted drop in points, or as a share of the base's score (2%), instead of each task's own."
+        ),
+    ] = None,
+    tier: Annotated[
+        list[str] | None,
+        typer.Option(help="TASK=critical (must pass), supporting (must not fail) or advisory; repeatable."),
+    ] = None,
+    base_score: Annotated[
+        list[str] | None,
+        typer.Option(help="TASK=0.62: no verdict where the base scores far from what is known of it; repeatable."),
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="Answers to each item, drawn at --temperature (default: the task's, 1).")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Draw answers at this temperature (default: the task's, 0: greedy).")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="A local file to take the task's items from.")] = None,
     evals_dir: Annotated[Path | None, typer.Option(help="A folder with further task files.")] = None,
     until_decided: Annotated[
@@ -57,6 +76,7 @@ def command(
     """Evaluate a variant; with a baseline, end in PASS (exit code 0), FAIL (1) or UNDECIDED (2)."""
     stage_progress(quiet).note(f"{variant}: evaluating {', '.join(task)}; opening the model")
     from qtool.front_door.evaluation import evaluate
+    from qtool.front_door.margins import pairs, share
     from qtool.records.ship_rule import exit_code
 
     found = evaluate(
@@ -65,6 +85,12 @@ def command(
         baseline=baseline,
         items=items or limit,
         margin=margin,
+        tiers=pairs("--tier", tier),
+        base_scores={
+            name: share("--base-score", name, text) for name, text in pairs("--base-score", base_score).items()
+        },
+        repeats=repeats,
+        temperature=temperature,
         data=data,
         evals_dir=evals_dir,
         until_decided=until_decided,

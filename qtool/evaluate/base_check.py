@@ -19,25 +19,40 @@ def chance_of(task: TaskSpec, items: Sequence[Item]) -> float:
 
 
 def checked(
-    comparison: Comparison, metric_name: str, metric: Metric, before: Sequence[ItemResult], *, chance: float | None
-) -> Comparison:
+    comparison: Comparison, metric_name: str, metric: Metric, before: Sequence[ItemResult], *, chance: float | None,
+    expected: float | None = None, clusters: Sequence[str] | None = None,
+) -> Comparison:  # fmt: skip
     """`comparison`, or one that is UNDECIDED for good where the base's answers `before` certify nothing.
 
     That is so where the upper bound of its score is no more than the margin, since a variant that lost everything
-    would then pass, and where its score is not shown to be above `chance`.
+    would then pass; where its score is not shown to be above `chance`; and where its interval and the margin on either
+    side do not hold the score `expected` of it, since it was then not asked as it should be.
     """
     if metric.UNIT != "fraction" or metric.DIRECTION != "higher":
         return comparison
-    reason = _reason(metric_scale.score_of(metric_name, metric, before), comparison.margin, chance or 0.0)
+    score = metric_scale.score_of(metric_name, metric, before, clusters)
+    reason = _far(score, comparison.margin, expected)
+    if reason is None and (unable := _reason(score, comparison.margin, chance or 0.0)) is not None:
+        reason = f"the base cannot do this task: {unable}; leave it out, or use a task that the base can do"
     if reason is None:
         return comparison
     return replace(
         comparison,
         verdict="UNDECIDED",
-        reason=f"the base cannot do this task: {reason}; leave it out, or use a task that the base can do",
+        reason=reason,
         items_to_decide=None,
         minutes_to_decide=None,
         base_fails=True,
+    )
+
+
+def _far(score: Score, margin: float, expected: float | None) -> str | None:
+    low, high = score.interval.low, score.interval.high
+    if expected is None or low - margin <= expected <= high + margin:
+        return None
+    return (
+        f"the base scores {100 * score.value:.1f} % [{100 * low:.1f}, {100 * high:.1f}], far from the "
+        f"{100 * expected:.1f} % expected of it; see how it was asked (prompt, template, limit) before you compare"
     )
 
 

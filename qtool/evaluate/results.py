@@ -131,12 +131,19 @@ class Journal:
         self._stream.flush()
 
 
-def earlier_looks(folder: Path, task: str, run_digest: str, *, against: str, margin: float) -> tuple[Look, ...]:
-    """Looks that the ship test of this variant against these very answers, at this margin, has had before."""
+def earlier_looks(
+    folder: Path, task: str, run_digest: str, *, against: str, margin: float, percent: float | None = None
+) -> tuple[Look, ...]:
+    """Looks that the ship test of this variant against these very answers, at this margin, has had before; a margin in
+    percent of the base's score moves a little as items are added and is the same margin."""
     found = _earlier(folder, task)
     if found is None or found.run_digest != run_digest or found.comparison is None:
         return ()
-    same = found.comparison.baseline_digest == against and found.comparison.margin == margin
+    same = (
+        found.comparison.baseline_digest == against
+        and (percent is not None or found.comparison.margin == margin)
+        and found.margin_percent == percent
+    )
     return found.comparison.history if same else ()
 
 

@@ -1,9 +1,9 @@
 """What `qtool eval` is asked for: from names to verdicts, with the baseline's answers, in one look or several."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from qtool.errors import MismatchError, PlanError
 from qtool.evaluate.asking.model import KeptOpen, SayingNotes, identify, open_place
@@ -20,7 +20,7 @@ from qtool.records.evaluation import Evaluation, Pooled, VerdictName
 from qtool.records.place import Place, Server
 from qtool.records.presentation import Presented
 from qtool.records.ship_rule import overall, verdict_of
-from qtool.records.task import TaskSpec
+from qtool.records.task import TaskSpec, Tier
 from qtool.store import layout
 
 DEFAULT_MARGIN_POINTS = 2.0
@@ -44,6 +44,11 @@ class Order:
     until_decided: int | None = None
     unsafe_code: bool = False
     settings: Settings = DEFAULTS
+    margin_percent: float | None = None
+    tiers: Mapping[str, str] = field(default_factory=dict)
+    base_scores: Mapping[str, float] = field(default_factory=dict)
+    repeats: int | None = None
+    temperature: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,9 @@ def fulfil(order: Order, progress: Progress, *, opener: Opener | None = None) ->
 def _questions(asked: Sequence[Asked]) -> list[power.Question]:
     """What the comparison will ask, without running text, whose changes are not counted in items."""
     return [
-        power.Question(len(each.items), each.margin_points / 100) for each in asked if each.task.scorer != "rolling"
+        power.Question(len(each.items), (each.task.margin_percent or each.margin_points) / 100)
+        for each in asked
+        if each.task.scorer != "rolling"
     ]
 
 
@@ -174,9 +181,31 @@ def _specs(order: Order) -> tuple[TaskSpec, ...]:
         specs = tuple(load_task(name, evals_dir=order.evals_dir) for name in dict.fromkeys(order.tasks))
     if order.data is not None and len(specs) != 1:
         raise PlanError([f"--data {order.data}: one file is the data of one task, {len(specs)} were named"])
+    specs = tuple(_as_ordered(spec, order) for spec in specs)
+    for option, said in (("--tier", order.tiers), ("--base-score", order.base_scores)):
+        if unknown := sorted(set(said) - {spec.name for spec in specs}):
+            raise PlanError(
+                [f"{option} {unknown[0]}: no such task is asked; asked are {', '.join(s.name for s in specs)}"]
+            )
     if order.unsafe_code:
         specs = tuple(replace(spec, metric_options={**spec.metric_options, "sandbox": "none"}) for spec in specs)
     return specs
+
+
+def _as_ordered(spec: TaskSpec, order: Order) -> TaskSpec:
+    """`spec` with what was said of it on the command line; a margin in points replaces one in percent."""
+    tier = order.tiers.get(spec.name, spec.tier)
+    if tier not in (None, "critical", "supporting", "advisory"):
+        raise PlanError([f"--tier {spec.name}={tier}: give critical, supporting or advisory"])
+    percent = spec.margin_percent if order.margin_points is None else None
+    return replace(
+        spec,
+        tier=cast(Tier | None, tier),
+        base_score=order.base_scores.get(spec.name, spec.base_score),
+        repeats=spec.repeats if order.repeats is None else order.repeats,
+        temperature=spec.temperature if order.temperature is None else order.temperature,
+        margin_percent=percent if order.margin_percent is None else order.margin_percent,
+    )
 
 
 def _check_baseline_model(order: Order, output: Path) -> None:
@@ -215,7 +244,7 @@ def _looks(
         open_tasks = [
             replace(
                 ask_for(spec, count=plans[spec.name][look], data=order.data, margin=order.margin_points),
-                until=plans[spec.name][-1],
+                until=plans[spec.name][-1] * spec.repeats,
             )
             for spec in specs
             if look < len(plans[spec.name]) and not _is_decided(decided.get(spec.name))
@@ -226,11 +255,11 @@ def _looks(
 
 
 def _sizes(asked: Asked, order: Order) -> tuple[int, ...]:
-    first, limit = len(asked.items), order.until_decided or 0
+    first, limit = len(asked.items) // asked.task.repeats, order.until_decided or 0
     if limit < first:
         raise PlanError([f"--until-decided {limit}: task {asked.task.name} begins with {first} items already"])
     if asked.task.generator is None:
-        limit = len(ask_for(asked.task, count=limit, data=order.data).items)
+        limit = len(ask_for(asked.task, count=limit, data=order.data).items) // asked.task.repeats
     return sequential.look_sizes(first, limit)
 
 

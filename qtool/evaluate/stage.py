@@ -6,6 +6,7 @@ killed, is not asked again; the statistics are always computed anew, since they 
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from qtool.engine.rounded_copy import RoundedCopy
@@ -27,7 +28,7 @@ from qtool.models.checkpoint import open_checkpoint
 from qtool.progress import Progress
 from qtool.records.evaluation import Evaluation, ItemResult
 from qtool.records.place import Place, Server
-from qtool.records.task import TaskSpec
+from qtool.records.task import REPEATED, Item, TaskSpec
 from qtool.store.run_directory import locked
 
 _REPEATED = 0.6  # of the extra time goes into asking again, the rest into reading with rounded weights
@@ -44,12 +45,25 @@ def ask_for(task: TaskSpec, *, count: int | None = None, data: str | None = None
         prepare(task)
     items = tasks.load_items(task, count=count, data=data)
     shots = tasks.load_shots(task)
+    if problems := tasks.task_problems(task):  # of what a plan or the command line set
+        raise PlanError([f"task {task.name}: {problem}" for problem in problems])
     golden = task.golden_first_prompt
     if golden is not None and data is None and prompts.first_prompt(task, items, shots) != golden:
         raise PlanError(
             [f"task {task.name}: its first prompt is no longer the golden one; raise the version, pin the new prompt"]
         )
-    return Asked(task=task, items=items, margin_points=points, shots=shots)
+    return Asked(task=task, items=_repeated(items, task.repeats), margin_points=points, shots=shots)
+
+
+def _repeated(items: Sequence[Item], repeats: int) -> tuple[Item, ...]:
+    """Each item `repeats` times in a row, each time drawn with another seed, which the id gives."""
+    if repeats < 2:
+        return tuple(items)
+    return tuple(
+        replace(item, id=f"{item.id}#{number}", slices=(*item.slices, (REPEATED, item.id)))
+        for item in items
+        for number in range(1, repeats + 1)
+    )
 
 
 def evaluate_asked(

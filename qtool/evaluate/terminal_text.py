@@ -2,7 +2,7 @@
 
 from qtool.evaluate.session import Findings
 from qtool.evaluate.verdicts.pooled import sentence
-from qtool.records.evaluation import Evaluation, Forecast, Parting
+from qtool.records.evaluation import Agreement, Evaluation, Forecast, Parting
 from qtool.records.quantile_rule import samples_needed
 
 _COLUMNS = (
@@ -77,7 +77,9 @@ def _row(each: Evaluation) -> tuple[str, ...]:
         _milliseconds(each.timing.item_ms_p50, 0.5),
         _milliseconds(each.timing.item_ms_p95, 0.95),
         f"{each.score.items / each.timing.seconds:.1f}" if each.timing.seconds else "",
-        "" if comparison is None else comparison.verdict,
+        ""
+        if comparison is None
+        else comparison.verdict + ("" if each.tier in (None, "critical") else f" ({each.tier})"),
     )
 
 
@@ -123,6 +125,12 @@ def _remarks(each: Evaluation) -> list[str]:
             f"{each.task}: same most likely token in {100 * each.agreement.top1_share:.2f} % of "
             f"{each.agreement.top1_tokens:,} places{divergence}"
         )
+    if each.agreement is not None and each.agreement.digit_top1_share is not None:
+        found.append(f"{each.task}: {_digits(each.agreement)}")
+    if each.length is not None:
+        found.append(f"{each.task}: {_length(each)}")
+    if each.repeats > 1:
+        found.append(f"{each.task}: {each.score.items // each.repeats:,} items, {each.repeats} answers to each")
     if each.parting is not None and each.engine == "openai":
         found.append(f"{each.task}: {_parting(each.parting)}")
     faults = [
@@ -147,6 +155,30 @@ def _remarks(each: Evaluation) -> list[str]:
     if each.forecast is not None:
         found.append(f"{each.task}: {_foretold(each.forecast)}")
     return found
+
+
+def _digits(found: Agreement) -> str:
+    """How the tokens fared of which arithmetic is made, and how sure the baseline was of those that were lost."""
+    lost = (
+        "" if found.digit_lead_lost_share is None else f", {100 * found.digit_lead_lost_share:.2f} % of the lead lost"
+    )
+    overall = "" if found.lead_lost_share is None else f" (all tokens: {100 * found.lead_lost_share:.2f} %)"
+    share = 100 * (found.digit_top1_share or 0.0)
+    return f"same digit or operator in {share:.2f} % of {found.digit_tokens:,} places{lost}{overall}"
+
+
+def _length(each: Evaluation) -> str:
+    """How much longer the answers are, and what they run into; with the time to one."""
+    assert each.length is not None
+    found = each.length
+    times = f"{found.ratio:.3f} [{found.interval.low:.3f}, {found.interval.high:.3f}]"
+    text = f"{found.tokens:.1f} tokens an answer, {times} times the baseline's {found.baseline_tokens:.1f}"
+    if found.at_limit or found.baseline_at_limit:
+        text += f"; {found.at_limit:,} at the limit ({found.baseline_at_limit:,} of the baseline)"
+    if found.looping or found.baseline_looping:
+        text += f", {found.looping:,} in circles ({found.baseline_looping:,})"
+    seconds = each.timing.answer_seconds
+    return text if seconds is None else f"{text}; {seconds:.2f} seconds an answer"
 
 
 def _foretold(forecast: Forecast) -> str:

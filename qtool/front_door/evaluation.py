@@ -1,9 +1,10 @@
 """`qtool.evaluate` and `qtool.compare`: verdicts, with a model and without one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qtool.front_door.margins import margins
 from qtool.front_door.paths import ModelLike, PathLike, model_place, optional_path
 from qtool.front_door.threads import on_threads
 from qtool.progress import chosen_progress
@@ -20,7 +21,11 @@ def evaluate(
     tasks: Sequence[str],
     baseline: ModelLike | None = None,
     items: int | None = None,
-    margin: float | None = None,
+    margin: float | str | None = None,
+    tiers: Mapping[str, str] | None = None,
+    base_scores: Mapping[str, float] | None = None,
+    repeats: int | None = None,
+    temperature: float | None = None,
     data: str | None = None,
     evals_dir: PathLike | None = None,
     until_decided: int | None = None,
@@ -47,13 +52,19 @@ def evaluate(
 
     present(Findings, render)
 
+    points, percent = margins(margin)
     order = Order(
         model=model_place(variant),
         tasks=tuple(tasks),
         output=optional_path(output),
         baseline=None if baseline is None else model_place(baseline),
         limit=items,
-        margin_points=margin,
+        margin_points=points,
+        margin_percent=percent,
+        tiers=tiers or {},
+        base_scores=base_scores or {},
+        repeats=repeats,
+        temperature=temperature,
         data=data,
         evals_dir=optional_path(evals_dir),
         until_decided=until_decided,
@@ -76,7 +87,7 @@ def compare(
     baseline: PathLike,
     variant: PathLike,
     *,
-    margin: float | None = None,
+    margin: float | str | None = None,
     metric: str | None = None,
     filter: str | None = None,
     export: str | None = None,
@@ -86,7 +97,10 @@ def compare(
     are also written to `output` in the form of one of these."""
     from qtool.evaluate.verdicts.compare import compare as run
 
-    found = run(Path(baseline), Path(variant), margin_points=margin, metric=metric, log_filter=filter)
+    points, percent = margins(margin)
+    found = run(
+        Path(baseline), Path(variant), margin_points=points, metric=metric, log_filter=filter, margin_percent=percent
+    )
     if export is not None:
         from qtool.evaluate.export import export as write
 

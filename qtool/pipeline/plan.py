@@ -17,6 +17,7 @@ from qtool.records.plan import (
     PlannedVariant,
 )
 from qtool.records.quantile_rule import samples_needed
+from qtool.records.task import TaskSpec, Tier
 from qtool.records.variant import Activations, Recipe, SchemeName
 from qtool.store.codec import read_toml
 
@@ -59,6 +60,11 @@ class TaskTable:
     items: int | None = None
     critical: bool | None = None
     data: str | None = None
+    tier: Tier | None = None
+    margin_percent: float | None = None
+    base_score: float | None = None
+    repeats: int | None = None
+    temperature: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,18 @@ def read_plan(path: Path) -> Plan:
         name=written.name or path.stem,
         variants=tuple(_planned(name, table) for name, table in written.variants.items()),
         tasks=tuple(
-            PlannedTask(name, table.margin_points, table.items, table.critical, _beside(path, table.data))
+            PlannedTask(
+                name,
+                table.margin_points,
+                table.items,
+                table.critical,
+                _beside(path, table.data),
+                table.tier,
+                table.margin_percent,
+                table.base_score,
+                table.repeats,
+                table.temperature,
+            )
             for name, table in written.tasks.items()
         ),
         calibration=written.calibration,
@@ -188,18 +205,37 @@ def _ladder_problems(plan: Plan, variant: PlannedVariant) -> list[str]:
 
 
 def _task_problems(plan: Plan, task: PlannedTask) -> list[str]:
-    from qtool.evaluate.items.tasks import load_task
+    from qtool.evaluate.items.tasks import load_task, task_problems
 
     problems = []
     try:
-        load_task(task.name, evals_dir=Path(plan.evals_dir) if plan.evals_dir else None)
+        spec = load_task(task.name, evals_dir=Path(plan.evals_dir) if plan.evals_dir else None)
+        own = task_problems(replace(with_plan(spec, task), items=1, margin_points=1.0))  # those two are told below
+        problems += [f".{text}" for text in own]
     except QtoolError as error:
         problems.append(f": {error}")
+    if task.margin_points is not None and task.margin_percent is not None:
+        problems.append(".margin_percent: the margin was given twice; leave margin_points or margin_percent out")
     if task.margin_points is not None and not 0 < task.margin_points <= 100:
         problems.append(f".margin_points: {task.margin_points} is not above 0 and at most 100")
     if task.items is not None and task.items < 1:
         problems.append(f".items: {task.items} is not at least 1")
     return problems
+
+
+def with_plan(spec: TaskSpec, task: PlannedTask) -> TaskSpec:
+    """`spec` with what the plan says of it; a margin in one form replaces one in the other."""
+    said = {
+        name: value
+        for name in ("margin_points", "margin_percent", "critical", "items", "data", "tier", "base_score", "repeats",
+                     "temperature")
+        if (value := getattr(task, name)) is not None
+    }  # fmt: skip
+    if task.margin_points is not None:
+        said["margin_percent"] = None
+    if task.critical is not None and task.tier is None:
+        said["tier"] = None
+    return replace(spec, **said)
 
 
 def _setting_problems(plan: Plan) -> list[str]:

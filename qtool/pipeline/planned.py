@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qtool.pipeline.plan import BASELINE
+from qtool.pipeline.plan import BASELINE, with_plan
 from qtool.pipeline.run import Run
 from qtool.records.evaluation import Evaluation
 from qtool.records.model import ModelIdentity
@@ -33,13 +33,7 @@ def task_of(plan: Plan, task: PlannedTask) -> TaskSpec:
     from qtool.evaluate.items.tasks import load_task
 
     spec = load_task(task.name, evals_dir=Path(plan.evals_dir) if plan.evals_dir else None)
-    return replace(
-        spec,
-        margin_points=spec.margin_points if task.margin_points is None else task.margin_points,
-        critical=spec.critical if task.critical is None else task.critical,
-        items=spec.items if task.items is None else task.items,
-        data=spec.data if task.data is None else task.data,
-    )
+    return with_plan(spec, task)
 
 
 def ask(planned: PlannedRun, name: str, *, level: float | None = None) -> tuple[Evaluation, ...]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from qtool.records.task import Tier
+
 VerdictName = Literal["PASS", "FAIL", "UNDECIDED"]
 # of a metric's values: shares of 1, or mean nats a token, whose exponential is the score
 Unit = Literal["fraction", "perplexity"]
@@ -145,7 +147,8 @@ class AnswerFaults:
 class TaskTiming:
     """Wall time per item while evaluating, in milliseconds, and generated tokens a second over the whole run.
 
-    A quantile is None where too few items were timed for it.
+    A quantile is None where too few items were timed for it. `answer_seconds` is the mean time to a whole answer over
+    the generated ones, with as many others at once as were asked; None where none was generated.
     """
 
     item_ms_p50: float | None
@@ -153,6 +156,26 @@ class TaskTiming:
     seconds: float
     output_tokens: int
     tokens_per_second: float
+    answer_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLength:
+    """How long the answers are beside the baseline's, in tokens an answer over the same `items`.
+
+    `ratio` is the variant's mean over the baseline's, with a paired 95 % interval; the counts are of answers that ran
+    into the limit or in circles.
+    """
+
+    items: int
+    tokens: float
+    baseline_tokens: float
+    ratio: float
+    interval: Interval
+    at_limit: int
+    baseline_at_limit: int
+    looping: int
+    baseline_looping: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +215,9 @@ class Agreement:
     were; `kl_p99_nats` and `kl_p999_nats` are percentiles of its terms, None where fewer than ten would lie beyond.
     `expected_acceptance` is the sum of min(p, q) over the vocabulary, averaged: the share of the baseline's tokens that
     the variant would accept as a draft model's verifier does. `top1_share` is the share of `top1_tokens` places, up to
-    where two answers part, at which both prefer the same token.
+    where two answers part, at which both prefer the same token. `lead_lost_share` weighs these places by the baseline's
+    lead: a token that was lost where the baseline was sure counts for more than one lost at a near tie. The same for
+    the `digit_tokens` that are digits or operators, where arithmetic breaks.
     """
 
     kl_nats: float | None
@@ -204,6 +229,10 @@ class Agreement:
     kl_p999_nats: float | None = None
     expected_acceptance: float | None = None
     acceptance_interval: Interval | None = None
+    lead_lost_share: float | None = None
+    digit_top1_share: float | None = None
+    digit_lead_lost_share: float | None = None
+    digit_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +256,10 @@ class Evaluation:
     the quantiles of `timing` are then those of the others. `chat` says that the questions went through the model's chat
     template, `also` are scores under other metrics (acc and acc_norm of a choice), `chance` which score guessing among
     the choices gives. `base_digest` is that of the weights of the base model that answered or that the variant was made
-    from; empty where that is not known (a server, a checkpoint of others). `critical` says whether the task counts in
-    the ship rule; None where an older version wrote the file. `dtype` is what the engine computed in.
+    from; empty where that is not known (a server, a checkpoint of others). `tier` is what the task weighs in the ship
+    rule, and `critical` whether it must pass; None where an older version wrote the file. `cluster` is the slice whose
+    items count together, `margin_percent` the margin as a share of the base's score where it
+    was given so. `dtype` is what the engine computed in.
     """
 
     format_version: int
@@ -262,6 +293,11 @@ class Evaluation:
     dtype: str = ""
     parting: Parting | None = None
     server: str = ""
+    cluster: str | None = None
+    tier: Tier | None = None
+    margin_percent: float | None = None
+    repeats: int = 1
+    length: AnswerLength | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from qtool.records.cost import CostSettings
+from qtool.records.task import Tier
 from qtool.records.variant import Recipe
 
 
@@ -30,6 +31,11 @@ class PlannedTask:
     items: int | None = None
     critical: bool | None = None
     data: str | None = None
+    tier: Tier | None = None
+    margin_percent: float | None = None
+    base_score: float | None = None
+    repeats: int | None = None
+    temperature: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

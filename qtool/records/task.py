@@ -3,6 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+Tier = Literal["critical", "supporting", "advisory"]
+"""What a task weighs in the ship rule: `critical` must pass, `supporting` must not fail, `advisory` is only shown."""
+
+
+REPEATED = "item"
+"""The slice that says to which item a repeated answer belongs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -51,6 +58,8 @@ class TaskSpec:
     chat template `chat_prompt` is asked (`prompt` where there is none), with `chat_max_new_tokens` and `chat_stop`
     instead of the plain prompt's limits; `chat_turns` are several turns instead of one, of user and assistant by turns.
     `length_slice` names the slice that says how long an item is: lengths beyond the model's context are left out.
+    `margin_percent` is the accepted drop as a share of the base's score, instead of points; a base whose score is far
+    from `base_score` (a fraction) gets no verdict. Every item is asked `repeats` times.
     """
 
     name: str
@@ -83,3 +92,17 @@ class TaskSpec:
     chat_stop: tuple[str, ...] = ()
     chat_turns: tuple[str, ...] = ()
     length_slice: str | None = None
+    tier: Tier | None = None
+    margin_percent: float | None = None
+    base_score: float | None = None
+    repeats: int = 1
+
+    @property
+    def weight(self) -> Tier:
+        """The task's tier: `critical = false` is the older name of "advisory"."""
+        return self.tier or ("critical" if self.critical else "advisory")
+
+    @property
+    def together(self) -> str | None:
+        """The slice whose items are not independent: answers to one item are not, however often it is asked."""
+        return self.cluster or (REPEATED if self.repeats > 1 else None)

@@ -42,6 +42,12 @@ def rejections(row: ReportRow, critical: tuple[str, ...], budget: Budget) -> tup
     unverified = [f"unverified: {problem}"] if problem else []
     by_task = {evaluation.task: evaluation for evaluation in row.evaluations}
     reasons = unverified + [text for task in critical if (text := _task_reason(task, by_task.get(task))) is not None]
+    reasons += [
+        text
+        for each in row.evaluations
+        if each.tier == "supporting" and each.task not in critical and each.comparison is not None
+        and each.comparison.verdict == "FAIL" and (text := _task_reason(each.task, each)) is not None
+    ]  # fmt: skip
     if not critical:
         reasons.append("no task was evaluated")
     reasons += _budget_reasons(row, budget)

@@ -15,7 +15,8 @@ from qtool.records.plan import Plan
 from qtool.records.plan_lock import PlanLock
 from qtool.records.report import FlippedItem
 from qtool.records.sensitivity import Sensitivity
-from qtool.records.ship_rule import counting_tasks
+from qtool.records.ship_rule import counting_tasks, tier_of
+from qtool.records.task import Tier
 from qtool.records.unverified import problem_of
 from qtool.records.variant import Variant
 from qtool.report.flips import read_flips
@@ -92,20 +93,33 @@ def critical_tasks(joined: Joined) -> tuple[str, ...]:
     """The tasks a variant must pass, by the ship rule: critical as the plan says, else as the evaluation says, else as
     the task file says."""
     folder = Path(joined.plan.evals_dir) if joined.plan and joined.plan.evals_dir else None
-    return counting_tasks({task: _is_critical(task, joined, folder) for task in joined.tasks})
+    return counting_tasks({task: _tier(task, joined, folder) for task in joined.tasks})
 
 
-def _is_critical(task: str, joined: Joined, evals_dir: Path | None) -> bool:
-    said = [planned.critical for planned in (joined.plan.tasks if joined.plan else ()) if planned.name == task]
-    said += [entry.critical for rows in joined.evaluations.values() for entry in rows if entry.task == task]
-    answer = next((critical for critical in said if critical is not None), None)
-    if answer is not None:
-        return answer
+def tier_in(joined: Joined, task: str) -> Tier:
+    """What `task` weighs in the ship rule, said in the same places."""
+    return _tier(task, joined, Path(joined.plan.evals_dir) if joined.plan and joined.plan.evals_dir else None)
+
+
+def _tier(task: str, joined: Joined, evals_dir: Path | None) -> Tier:
+    said = [
+        (planned.tier, planned.critical)
+        for planned in (joined.plan.tasks if joined.plan else ())
+        if planned.name == task
+    ]
+    said += [
+        (entry.tier, entry.critical) for rows in joined.evaluations.values() for entry in rows if entry.task == task
+    ]
+    for tier, critical in said:
+        if tier is not None or critical is not None:
+            return tier_of(tier, critical=critical)
     for folder in (evals_dir, evals_folder()):
         path = folder / f"{task}.toml" if folder is not None else None
         if path is not None and path.is_file():
-            return bool(_toml(path).get("critical", True))
-    return True
+            written = _toml(path)
+            known: dict[object, Tier] = {"critical": "critical", "supporting": "supporting", "advisory": "advisory"}
+            return tier_of(known.get(written.get("tier")), critical=bool(written.get("critical", True)))
+    return "critical"
 
 
 def _toml(path: Path) -> dict[str, object]:

@@ -13,7 +13,7 @@ from qtool.records.ship_rule import TaskVerdict, overall, verdict_of
 from qtool.records.variant import Variant
 from qtool.report.choose import on_front, recommend, rejections
 from qtool.report.html import page
-from qtool.report.join import Joined, critical_tasks, join
+from qtool.report.join import Joined, critical_tasks, join, tier_in
 from qtool.report.markdown import document
 from qtool.report.money.cost import costs
 from qtool.report.money.prices import read_prices
@@ -74,7 +74,7 @@ def _row(variant: Variant, joined: Joined, critical: tuple[str, ...]) -> ReportR
         variant=variant,
         evaluations=evaluations,
         latency=profile,
-        overall=_overall(evaluations, critical) if variant is not baseline else None,
+        overall=_overall(evaluations, joined) if variant is not baseline else None,
         bytes_ratio=variant.bytes / baseline.bytes,
         speedup=_speedup(joined.latency.get(baseline.name), profile),
         on_front=False,
@@ -82,10 +82,10 @@ def _row(variant: Variant, joined: Joined, critical: tuple[str, ...]) -> ReportR
     )
 
 
-def _overall(evaluations: tuple[Evaluation, ...], critical: tuple[str, ...]) -> VerdictName:
-    """The ship rule's verdict; a critical task without an evaluation was not compared."""
+def _overall(evaluations: tuple[Evaluation, ...], joined: Joined) -> VerdictName:
+    """The ship rule's verdict; a task without an evaluation was not compared."""
     found = {entry.task: verdict_of(entry).verdict for entry in evaluations}
-    return overall(TaskVerdict(task, found.get(task)) for task in critical)
+    return overall(TaskVerdict(task, found.get(task), tier_in(joined, task)) for task in joined.tasks)
 
 
 def _speedup(base: LatencyProfile | None, variant: LatencyProfile | None) -> float | None:

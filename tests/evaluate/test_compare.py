@@ -49,7 +49,7 @@ def test_tasks_that_are_not_critical_do_not_decide_here_either(workshop: Worksho
     for folder in (tmp_path / "b", tmp_path / "v"):
         found, rows = results.read_finished(folder, "sums")
         results.finish(folder, replace(found, task="easy"), list(rows.values()))
-        results.finish(folder, replace(found, critical=False), list(rows.values()))
+        results.finish(folder, replace(found, critical=False, tier=None), list(rows.values()))
     rows = results.read_finished(tmp_path / "b", "easy")[1]
     fine = replace(results.read_finished(tmp_path / "v", "easy")[0], run_digest=next(iter(rows.values())).run_digest)
     results.finish(tmp_path / "v", fine, list(rows.values()))

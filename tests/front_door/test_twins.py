@@ -36,7 +36,8 @@ PYTHON_NAMES = {
 }
 OF_THE_PROGRAM_ALONE = {"json", "help"}
 OTHER_FUNCTIONS = {("quantize", "plan-only"): "estimate", ("calibrate run", "shard"): "calibrate_shard"}
-SEVERAL = {"task": "tasks", "observer": "observers", "override": "overrides", "rate": "rates", "option": "options"}
+SEVERAL = {"task": "tasks", "observer": "observers", "override": "overrides", "rate": "rates", "option": "options",
+           "tier": "tiers", "base_score": "base_scores"}  # fmt: skip
 
 
 def commands() -> Iterator[tuple[str, Any]]:

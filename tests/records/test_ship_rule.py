@@ -30,14 +30,22 @@ def test_all_that_counts_must_pass_and_what_was_not_compared_did_not(
 
 
 def test_a_task_that_is_not_critical_does_not_decide() -> None:
-    assert overall([TaskVerdict("a", "PASS"), TaskVerdict("b", "FAIL", critical=False)]) == "PASS"
-    assert overall([TaskVerdict("a", None), TaskVerdict("b", "PASS", critical=False)]) == "UNDECIDED"
+    assert overall([TaskVerdict("a", "PASS"), TaskVerdict("b", "FAIL", tier="advisory")]) == "PASS"
+    assert overall([TaskVerdict("a", None), TaskVerdict("b", "PASS", tier="advisory")]) == "UNDECIDED"
+
+
+def test_a_supporting_task_stops_by_failing_and_not_by_being_undecided() -> None:
+    for verdict, expected in (("FAIL", "FAIL"), ("UNDECIDED", "PASS"), (None, "PASS"), ("PASS", "PASS")):
+        assert overall([TaskVerdict("a", "PASS"), TaskVerdict("b", verdict, "supporting")]) == expected
+    assert overall([TaskVerdict("a", "UNDECIDED"), TaskVerdict("b", "FAIL", "supporting")]) == "FAIL"
+    assert overall([TaskVerdict("a", "PASS", "supporting"), TaskVerdict("b", "FAIL", "advisory")]) == "PASS"
+    assert overall([TaskVerdict("a", "UNDECIDED", "supporting"), TaskVerdict("b", "PASS", "advisory")]) == "UNDECIDED"
 
 
 def test_where_none_is_critical_all_count() -> None:
-    assert counting_tasks({"a": False, "b": False}) == ("a", "b")
-    assert overall([TaskVerdict("a", "PASS", critical=False), TaskVerdict("b", "FAIL", critical=False)]) == "FAIL"
-    assert overall([TaskVerdict("a", "PASS", critical=False)]) == "PASS"
+    assert counting_tasks({"a": "advisory", "b": "advisory"}) == ("a", "b")
+    assert overall([TaskVerdict("a", "PASS", tier="advisory"), TaskVerdict("b", "FAIL", tier="advisory")]) == "FAIL"
+    assert overall([TaskVerdict("a", "PASS", tier="advisory")]) == "PASS"
 
 
 def test_exit_codes_of_verdicts() -> None:

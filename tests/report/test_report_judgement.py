@@ -46,7 +46,7 @@ def test_an_evaluation_says_itself_whether_its_task_counts(tmp_path: Path):
     run = write_run(tmp_path, plan=replace(PLAN, tasks=()))
     for folder in (run / "evaluations").iterdir():
         found = read_json(Evaluation, folder / "arithmetic.json")
-        write_record(folder / "arithmetic.json", replace(found, critical=False))
+        write_record(folder / "arithmetic.json", replace(found, critical=False, tier=None))
     assert judge(join(run), name="r", command="c").critical_tasks == ("facts",)
 
 

@@ -6,7 +6,8 @@ as its mean, is never negative, and varies far less than ln(p/q) does. Every eng
 without ever handing out whole distributions.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from qtool.store.run_directory import write_record
 SAMPLES = 64
 _FEWEST_BEYOND = 10
 SAMPLE_TOKENS = 24
+_DIGITS = re.compile(r"[\d+\-*/=^%×÷−<>]+|\.\d+")
+
+Place = tuple[int, bool, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +93,11 @@ def agree(
     logprobs: Sequence[Sequence[float]],
     before: Sequence[ItemResult],
     after: Sequence[ItemResult],
+    *,
+    decode: Callable[[Sequence[int]], str] | None = None,
 ) -> Agreement:
-    """Both measures; the interval of the divergence takes each sample as one observation, since its tokens hang
-    together."""
+    """All measures; the interval of the divergence takes each sample as one observation, since its tokens hang
+    together. Digits and operators are told by `decode`, which makes a token's text."""
     pairs = list(zip((sample.logprobs for sample in samples), logprobs, strict=True))
     terms = [_divergence(baseline, values) for baseline, values in pairs]
     # a token drawn from p is accepted with min(1, q/p), whose mean over p is the sum of min(p, q)
@@ -100,7 +106,9 @@ def agree(
     sums = np.array([each.sum() for each in terms])
     tokens = int(counts.sum())
     several = len(terms) > 1
-    same, places = _top1(before, after)
+    kept = list(_places(before, after))
+    same, places = sum(equal for _, equal, _ in kept), len(kept)
+    digits = _of_digits(kept, decode)
     return Agreement(
         kl_nats=float(sums.sum() / tokens) if tokens else None,
         kl_interval=mean_interval(sums / counts.mean()) if several else None,
@@ -111,6 +119,10 @@ def agree(
         kl_p999_nats=_percentile(terms, 0.999),
         expected_acceptance=float(accepted.sum() / tokens) if tokens else None,
         acceptance_interval=mean_interval(accepted / counts.mean()) if several else None,
+        lead_lost_share=_lost(kept),
+        digit_top1_share=sum(equal for _, equal, _ in digits) / len(digits) if digits else None,
+        digit_lead_lost_share=_lost(digits),
+        digit_tokens=len(digits),
     )
 
 
@@ -143,17 +155,26 @@ def _divergence(baseline: Sequence[float], variant: Sequence[float]) -> "np.ndar
     return np.expm1(ratio) - ratio
 
 
-def _top1(before: Sequence[ItemResult], after: Sequence[ItemResult]) -> tuple[int, int]:
-    """(places at which both chose the same token, places compared), each answer up to where the two part."""
-    same = places = 0
+def _places(before: Sequence[ItemResult], after: Sequence[ItemResult]) -> Iterator[Place]:
+    """Each place up to where the two answers part: the baseline's token, whether both chose it, the baseline's lead."""
     for old, new in zip(before, after, strict=True):
         if not old.margins or not new.margins:
             continue  # not generated token by token
-        shared = 0
-        for left, right in zip(old.output_ids, new.output_ids, strict=False):
+        for left, right, lead in zip(old.output_ids, new.output_ids, old.margins, strict=False):
+            yield left, left == right, lead
             if left != right:
-                places += 1
                 break
-            shared += 1
-        same, places = same + shared, places + shared
-    return same, places
+
+
+def _of_digits(places: Sequence[Place], decode: Callable[[Sequence[int]], str] | None) -> list[Place]:
+    """Those of the places whose token is made of digits or operators."""
+    if decode is None:
+        return []
+    texts = {token: decode([token]) for token in {token for token, _, _ in places}}
+    return [place for place in places if _DIGITS.fullmatch(texts[place[0]].strip(" \u2581"))]
+
+
+def _lost(places: Sequence[Place]) -> float | None:
+    """Share of the baseline's leads, over all places, that lies where the variant chose another token."""
+    whole = sum(lead for _, _, lead in places)
+    return sum(lead for _, equal, lead in places if not equal) / whole if whole > 0 else None

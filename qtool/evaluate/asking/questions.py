@@ -168,6 +168,7 @@ def timing_of(
         seconds=seconds,
         output_tokens=tokens,
         tokens_per_second=tokens / seconds if seconds > 0 else 0.0,
+        answer_seconds=sum(generated) / len(generated) / 1000 if generated else None,
     )
 
 

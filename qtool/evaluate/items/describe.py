@@ -14,7 +14,7 @@ def describe(task: TaskSpec) -> str:
         f"examples: {_shots(task)}",
         f"scored:   {task.scorer}, {task.extract}, {task.metric} {task.metric_options or ''}".rstrip(),
         f"slices:   {', '.join(task.slices) or 'none'}; clusters: {task.cluster or 'none'}",
-        f"margin:   {task.margin_points:g} points; {'critical' if task.critical else 'not critical'}",
+        f"margin:   {task.margin_points:g} points; {task.weight}",
     ]
     if task.generator is not None or task.data is not None:
         first = prompts.first_prompt(task, tasks.load_items(task, count=1), tasks.load_shots(task))

@@ -22,8 +22,12 @@ FOREIGN_METRIC = "evaluate:"
 READERS_VERSION = 2  # of `evaluate/answers`: what other readers graded is graded anew
 _LATER_FIELDS: dict[str, object] = {
     "temperature": 0.0, "chat_max_new_tokens": None, "chat_stop": (), "chat_turns": (), "length_slice": None,
+    "tier": None, "margin_percent": None, "base_score": None, "repeats": 1,
 }  # fmt: skip
-_NOT_IN_DIGEST = {"description": "", "licence": "", "margin_points": 0.0, "items": 0, "critical": True, "slices": ()}
+_NOT_IN_DIGEST = {
+    "description": "", "licence": "", "margin_points": 0.0, "items": 0, "critical": True, "slices": (), "tier": None,
+    "margin_percent": None, "base_score": None, "repeats": 1,
+}  # fmt: skip
 
 
 def task_names(evals_dir: Path | None = None) -> tuple[str, ...]:
@@ -52,7 +56,7 @@ def load_task(name_or_path: str, *, evals_dir: Path | None = None) -> TaskSpec:
             raise UnknownName("task", name_or_path, files)
         path = files[name_or_path]
     task = read_toml(TaskSpec, path)
-    problems = [f"{path}: {problem}" for problem in _problems(task)]
+    problems = [f"{path}: {problem}" for problem in task_problems(task)]
     if problems:
         raise PlanError(problems)
     return dataclasses.replace(task, data=_beside(path, task.data), few_shot_data=_beside(path, task.few_shot_data))
@@ -123,7 +127,8 @@ def _files(evals_dir: Path | None) -> dict[str, Path]:
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
 
 
-def _problems(task: TaskSpec) -> list[str]:
+def task_problems(task: TaskSpec) -> list[str]:
+    """What is wrong with `task`, each with its key; empty where nothing is."""
     found = []
     if not 0 < task.margin_points <= 100:
         found.append(f"margin_points: {task.margin_points} is not a drop in points; give more than 0 and at most 100")
@@ -133,11 +138,18 @@ def _problems(task: TaskSpec) -> list[str]:
         ("max_new_tokens", task.max_new_tokens),
         ("chat_max_new_tokens", 1 if chat_tokens is None else chat_tokens),
         ("version", task.version),
+        ("repeats", task.repeats),
     ):
         if value < 1:
             found.append(f"{key}: {value} is less than 1")
     if not 0 <= task.temperature <= 2:
         found.append(f"temperature: {task.temperature} is not between 0 (greedy) and 2")
+    if task.repeats > 1 and not task.temperature:
+        found.append(f"repeats: {task.repeats} greedy answers to one item are all alike; give temperature above 0")
+    if task.margin_percent is not None and not 0 < task.margin_percent <= 100:
+        found.append(f"margin_percent: {task.margin_percent} is no share of the base's score; give 0 to 100")
+    if task.base_score is not None and not 0 <= task.base_score <= 1:
+        found.append(f"base_score: {task.base_score} is not between 0 and 1")
     if task.few_shot < 0:
         found.append(f"few_shot: {task.few_shot} is less than 0")
     if task.generator is not None and (task.data is not None or task.hub is not None):

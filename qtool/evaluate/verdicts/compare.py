@@ -20,7 +20,8 @@ from qtool.evaluate.verdicts.pooled import pool, sentence
 from qtool.evaluate.verdicts.verdict import LEVEL
 from qtool.records.evaluation import Churn, Comparison, Evaluation, ItemResult, Look, Pooled, Score, VerdictName
 from qtool.records.presentation import Presented
-from qtool.records.ship_rule import TaskVerdict, overall
+from qtool.records.ship_rule import TaskVerdict, overall, tier_of
+from qtool.records.task import Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +39,22 @@ class Answers:
     chance: float | None = None
     base_digest: str = ""
     tokenizer_digest: str = ""
-    critical: bool = True
+    tier: Tier = "critical"
+    cluster: str | None = None
+    margin_percent: float | None = None
+    repeats: int = 1
     compared: Comparison | None = None
     run_digest: str = ""
 
-    def history(self, baseline: "Answers", margin_points: float, items: int) -> tuple[Look, ...]:
+    def history(
+        self, baseline: "Answers", margin_points: float, items: int, margin_percent: float | None
+    ) -> tuple[Look, ...]:
         """Looks at these very answers that were had before: the same verdict is given here."""
         known = self.compared
         same = known is not None and known.baseline_digest == baseline.run_digest != ""
         if known is None or not same or self.margin_points != margin_points or not known.history:
+            return ()
+        if self.margin_percent != margin_percent:
             return ()
         return known.history if known.history[-1].items == items else ()
 
@@ -81,24 +89,25 @@ class Compared(Presented):
 
 def compare(
     baseline: Path, variant: Path, *, margin_points: float | None = None, metric: str | None = None,
-    log_filter: str | None = None,
+    log_filter: str | None = None, margin_percent: float | None = None,
 ) -> Compared:  # fmt: skip
     """`variant` against `baseline`, task by task. Raises MismatchError where they have no task or items in common."""
-    if margin_points is not None and not 0 < margin_points <= 100:
-        raise PlanError([f"a margin of {margin_points} points; give more than 0 and at most 100"])
+    for value, unit in ((margin_points, "points"), (margin_percent, "%")):
+        if value is not None and not 0 < value <= 100:
+            raise PlanError([f"a margin of {value} {unit}; give more than 0 and at most 100"])
     before, after = (read_side(path, metric=metric, log_filter=log_filter) for path in (baseline, variant))
     shared = [task for task in before if task in after]
     if not shared:
         raise MismatchError(
             f"{baseline} and {variant} have no task in common: {', '.join(before)} against {', '.join(after)}"
         )
-    compared = tuple(_compare(before[task], after[task], margin_points) for task in shared)
+    compared = tuple(_compare(before[task], after[task], margin_points, margin_percent) for task in shared)
     verdicts = {each.task: each.comparison.verdict for each in compared}
     sides = before | after
     return Compared(
         tasks=compared,
         only_one_side=tuple(sorted(set(before) ^ set(after))),
-        overall=overall(TaskVerdict(task, verdicts.get(task), sides[task].critical) for task in sides),
+        overall=overall(TaskVerdict(task, verdicts.get(task), sides[task].tier) for task in sides),
         worse=worse_tasks({each.task: each.comparison.p_worse for each in compared}),
         pooled=pool([(each.variant, each.comparison, each.churn) for each in compared]),
     )
@@ -150,7 +159,10 @@ def _ours(path: Path, evaluation: Evaluation) -> Answers:
         chance=evaluation.chance,
         base_digest=evaluation.base_digest,
         tokenizer_digest=evaluation.tokenizer_digest,
-        critical=evaluation.critical is not False,
+        tier=tier_of(evaluation.tier, critical=evaluation.critical),
+        cluster=evaluation.cluster,
+        margin_percent=evaluation.margin_percent,
+        repeats=evaluation.repeats,
         compared=evaluation.comparison,
         run_digest=evaluation.run_digest,
     )
@@ -163,7 +175,9 @@ def _metric(name: str, rows: Iterable[ItemResult]) -> Metric:
     return LoggedMetric(binary=all(row.score in (0.0, 1.0) for row in rows))
 
 
-def _compare(before: Answers, after: Answers, margin_points: float | None) -> ComparedTask:
+def _compare(
+    before: Answers, after: Answers, margin_points: float | None, margin_percent: float | None
+) -> ComparedTask:
     refuse_other_base((before.source, before.base_digest), (after.source, after.base_digest))
     if before.tokenizer_digest and after.tokenizer_digest and before.tokenizer_digest != after.tokenizer_digest:
         raise MismatchError(
@@ -181,11 +195,16 @@ def _compare(before: Answers, after: Answers, margin_points: float | None) -> Co
         )
     old, new = _common(before, after)
     points = margin_points or after.margin_points or before.margin_points or DEFAULT_MARGIN_POINTS
-    history = after.history(before, points, len(new))
+    if margin_points is None and margin_percent is None:
+        margin_percent = after.margin_percent
+    history = after.history(before, points, len(new), margin_percent)
     terms = paired.Terms(
         metric_name=after.metric_name,
         metric=after.metric,
         margin_points=points,
+        margin_percent=margin_percent,
+        cluster=after.cluster,
+        repeats=after.repeats,
         level=history[-1].level if history else LEVEL,
         history=history,
     )

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from qtool import __version__
-from qtool.evaluate import base_check, results
+from qtool.evaluate import answer_length, base_check, results
 from qtool.evaluate.asking import agreement
 from qtool.evaluate.asking.forecast import foretell
 from qtool.evaluate.asking.local import computed_in
@@ -20,12 +20,12 @@ def conclude(work: Work, rows: list[ItemResult], *, baseline: Path | None, timin
     """The evaluation of `rows`, written with them and, beside a baseline, with the items that flipped."""
     asked = work.asked
     against = "" if baseline is None else results.read_finished(baseline, asked.task.name)[0].run_digest
-    terms = terms_of(work, len(rows), against)
+    before = None if baseline is None else _baseline_rows(baseline, asked.task.name, rows)
+    terms = terms_of(work, rows, before, against)
     noise = results.read_noise(work.output, asked.task.name, work.digest)
-    comparison, churn, before, forecast, agreed = None, None, None, foretell(rows, noise), None
+    comparison, churn, forecast, agreed = None, None, foretell(rows, noise), None
     flipped: tuple[flips.Flip, ...] = ()
-    if baseline is not None:
-        before = _baseline_rows(baseline, asked.task.name, rows)
+    if baseline is not None and before is not None:
         comparison, churn, forecast = _beside(baseline, before, rows, work, terms, timing)
         agreed = _agreement(baseline, before, rows, work)
         flipped = flips.flips(before, rows, perfect=work.metric.PERFECT)
@@ -38,7 +38,9 @@ def conclude(work: Work, rows: list[ItemResult], *, baseline: Path | None, timin
         task_version=asked.task.version,
         task_digest=tasks.task_digest(asked.task),
         items_digest=tasks.items_digest(asked.items),
-        score=metric_scale.score_of(asked.task.metric, work.metric, rows, paired.clusters_of(rows, asked.task.cluster)),
+        score=metric_scale.score_of(
+            asked.task.metric, work.metric, rows, paired.clusters_of(rows, asked.task.together)
+        ),
         comparison=comparison,
         churn=churn,
         slices=paired.slices(asked.task.slices, before, rows, terms),
@@ -56,28 +58,39 @@ def conclude(work: Work, rows: list[ItemResult], *, baseline: Path | None, timin
         forecast=forecast,
         agreement=agreed,
         decided=sum(bool(row.decided_by) for row in rows),
-        also=metric_scale.also(rows),
+        also=(*metric_scale.also(rows), *metric_scale.at_least_once(rows, asked.task.repeats, work.metric)),
         chance=base_check.chance_of(asked.task, asked.items),
         chat=bool(work.settings.chat) and asked.task.scorer != "rolling",
         base_digest=work.subject.base_digest,
-        critical=asked.task.critical,
+        critical=asked.task.weight == "critical",
+        tier=asked.task.weight,
+        cluster=asked.task.together,
+        margin_percent=asked.task.margin_percent,
+        repeats=asked.task.repeats,
+        length=None
+        if before is None
+        else answer_length.length(before, rows, paired.clusters_of(rows, asked.task.together)),
         dtype=computed_in(work.subject, work.settings),
     )
     results.finish(work.output, evaluation, rows)
     return evaluation
 
 
-def terms_of(work: Work, items: int, against: str) -> paired.Terms:
-    """What this work's comparison with the answers `against` is made under, at a look at `items`."""
+def terms_of(work: Work, rows: Sequence[ItemResult], before: Sequence[ItemResult] | None, against: str) -> paired.Terms:
+    """What this work's comparison with the answers `before`, known as `against`, is made under, at a look at `rows`."""
     task, asked = work.asked.task, work.asked
-    margin = metric_scale.margin_of(work.metric, asked.margin_points)
-    earlier = results.earlier_looks(work.output, task.name, work.digest, against=against, margin=margin)
-    history = sequential.look(earlier, items, sequential.Plan(asked.level, asked.until))
+    margin = metric_scale.margin_of(work.metric, asked.margin_points, task.margin_percent, before or rows)
+    earlier = results.earlier_looks(
+        work.output, task.name, work.digest, against=against, margin=margin, percent=task.margin_percent
+    )
+    history = sequential.look(earlier, len(rows), sequential.Plan(asked.level, asked.until))
     return paired.Terms(
         metric_name=task.metric,
         metric=work.metric,
         margin_points=asked.margin_points,
-        cluster=task.cluster,
+        cluster=task.together,
+        margin_percent=task.margin_percent,
+        repeats=task.repeats,
         level=history[-1].level,
         history=history,
         whole_level=asked.level,
@@ -98,7 +111,8 @@ def _agreement(baseline: Path, before: list[ItemResult], rows: list[ItemResult],
         return results.earlier_agreement(work.output, task, work.digest)
     evaluation, _ = results.read_finished(baseline, task)
     samples = agreement.read_samples(baseline, task, evaluation.run_digest)
-    return agreement.agree(samples, agreement.measure(samples, work.model.get()[0]), before, rows)
+    engine, language = work.model.get()
+    return agreement.agree(samples, agreement.measure(samples, engine), before, rows, decode=language.decode)
 
 
 def _beside(
@@ -120,6 +134,8 @@ def _beside(
         terms.metric,
         before,
         chance=base_check.chance_of(work.asked.task, work.asked.items),
+        expected=work.asked.task.base_score,
+        clusters=paired.clusters_of(before, work.asked.task.together),
     )
     churn = paired.churn(before, rows, terms, floor)
     noise = results.read_noise(baseline, work.asked.task.name, evaluation.run_digest)

@@ -8,8 +8,10 @@ import numpy as np
 from qtool.evaluate.contract import Metric
 from qtool.evaluate.verdicts.statistics import Values, mean_interval, wilson
 from qtool.records.evaluation import Interval, ItemResult, Score
+from qtool.records.task import REPEATED
 
 WORST_NATS = 2.0
+_LEAST_MARGIN = 1e-6  # of a base that scores nothing: no margin at all
 
 
 def score_of(name: str, metric: Metric, rows: Sequence[ItemResult], clusters: Sequence[str] | None = None) -> Score:
@@ -50,6 +52,18 @@ def also(rows: Sequence[ItemResult]) -> tuple[Score, ...]:
     return tuple(found)
 
 
+def at_least_once(rows: Sequence[ItemResult], repeats: int, metric: Metric) -> tuple[Score, ...]:
+    """Where items were asked `repeats` times, the share of items that were right at least once (pass@k)."""
+    if repeats < 2:
+        return ()
+    best: dict[str, bool] = {}
+    for row in rows:
+        item = dict(row.slices).get(REPEATED, row.id)
+        best[item] = best.get(item, False) or row.score == metric.PERFECT
+    right = sum(best.values())
+    return (Score(f"pass@{repeats}", right / len(best), wilson(right, len(best)), len(best), "fraction"),)
+
+
 def gains(metric: Metric, before: Sequence[ItemResult], after: Sequence[ItemResult]) -> Values:
     """Gain of each item, variant minus baseline, positive where the variant is better.
 
@@ -77,9 +91,16 @@ def reach_of(metric: Metric, gained: Values, rows: Sequence[ItemResult]) -> floa
     return 1.0 if weights is None else float(weights.max())
 
 
-def margin_of(metric: Metric, points: float) -> float:
-    """The margin in the unit of the gains: points / 100, or ln(1 + points / 100) for perplexity."""
-    return math.log1p(points / 100) if metric.UNIT == "perplexity" else points / 100
+def margin_of(metric: Metric, points: float, percent: float | None, before: Sequence[ItemResult]) -> float:
+    """The margin in the unit of the gains: points / 100, or ln(1 + points / 100) for perplexity; where `percent` is
+    given, so much of the baseline's own score (perplexity's points are percent already)."""
+    if metric.UNIT == "perplexity":
+        return math.log1p((points if percent is None else percent) / 100)
+    if percent is None:
+        return points / 100
+    weights = np.array([float(row.weight) for row in before])
+    mean = float((np.array([row.score for row in before]) * weights).sum() / weights.sum())
+    return max(percent / 100 * mean, _LEAST_MARGIN)
 
 
 def _weights(rows: Sequence[ItemResult]) -> Values | None:

@@ -31,6 +31,12 @@ class Terms:
     level: float = verdict.LEVEL
     history: tuple[Look, ...] = ()
     whole_level: float = verdict.LEVEL
+    margin_percent: float | None = None
+    repeats: int = 1
+
+    def margin(self, before: Rows) -> float:
+        """The margin in the unit of the gains over the baseline's `before`."""
+        return metric_scale.margin_of(self.metric, self.margin_points, self.margin_percent, before)
 
 
 def compare(baseline: str, before: Rows, after: Rows, terms: Terms, *, seconds_per_item: float) -> Comparison:
@@ -38,12 +44,14 @@ def compare(baseline: str, before: Rows, after: Rows, terms: Terms, *, seconds_p
     gained = metric_scale.gains(terms.metric, before, after)
     clusters = clusters_of(after, terms.cluster)
     found = _bounds(gained, terms, clusters, after)
-    margin = metric_scale.margin_of(terms.metric, terms.margin_points)
+    margin = terms.margin(before)
     decision = verdict.decide(found, margin)
-    needed = None
+    needed, minutes = None, None
     if decision == "UNDECIDED":
         needed = items_to_decide(found, margin, history=terms.history, level=terms.whole_level)
-    minutes = None if needed is None else (needed - found.items) * seconds_per_item / 60
+    if needed is not None:
+        minutes = (needed - found.items) * seconds_per_item / 60
+        needed = -(-needed // terms.repeats)  # an item is asked several times
     return Comparison(
         baseline=baseline,
         difference=found.estimate,
@@ -51,7 +59,7 @@ def compare(baseline: str, before: Rows, after: Rows, terms: Terms, *, seconds_p
         margin=margin,
         verdict=decision,
         reason=reason(decision, found, margin, needed, minutes),
-        p_worse=p_worse(before, after, gained, terms),
+        p_worse=p_worse(gained, terms, clusters),
         items_to_decide=needed,
         bootstrap=bca(gained),
         clusters=None if clusters is None else len(set(clusters)),
@@ -83,8 +91,12 @@ def reason(decision: str, found: verdict.Bounds, margin: float, needed: int | No
     return f"{text}; --until-decided {needed} does with a chance of 80 % {assumption(found, margin)}{more}"
 
 
-def p_worse(before: Rows, after: Rows, gained: Values, terms: Terms) -> float:
-    """One-sided p-value that the variant is worse: exact McNemar for right or wrong, else random signs."""
+def p_worse(gained: Values, terms: Terms, clusters: Sequence[str] | None) -> float:
+    """One-sided p-value that the variant is worse: exact McNemar for right or wrong, else random signs, of whole
+    clusters where there are some."""
+    if clusters is not None:
+        _, membership = np.unique(np.asarray(clusters, dtype=object).astype(str), return_inverse=True)
+        return permutation_worse(np.bincount(membership, weights=gained).astype(np.float64))
     if terms.metric.BINARY:
         return mcnemar_worse(int((gained < 0).sum()), int((gained > 0).sum()))
     return permutation_worse(gained)
@@ -139,7 +151,7 @@ def _slice(name: str, value: str, chosen: Sequence[int], before: Rows | None, af
         score=score,
         baseline=metric_scale.score_of(terms.metric_name, terms.metric, theirs),
         difference=_finite(found.interval()),
-        verdict=verdict.decide(found, metric_scale.margin_of(terms.metric, terms.margin_points)),
+        verdict=verdict.decide(found, terms.margin(theirs)),
     )
 
 

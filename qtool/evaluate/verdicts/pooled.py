@@ -10,14 +10,19 @@ _CONFIDENCE = 0.90
 
 
 def pool(compared: Sequence[tuple[Score, Comparison, Churn]]) -> Pooled | None:
-    """The mean difference over tasks whose score is a fraction, each counting alike; None for fewer than two.
+    """The mean difference over tasks whose score is a fraction, each counting alike; None for fewer than two. Tasks
+    whose items hang together in clusters are left out, since their flips cannot be counted one by one.
 
     The p-value is McNemar's over all items of all tasks: exact whatever the tasks, since a task where nothing is lost
     flips either way alike.
     """
     from scipy import stats
 
-    fractions = [(comparison, churn) for score, comparison, churn in compared if score.is_fraction]
+    fractions = [
+        (comparison, churn)
+        for score, comparison, churn in compared
+        if score.is_fraction and comparison.clusters is None
+    ]
     if len(fractions) < 2:
         return None
     mean = sum(comparison.difference for comparison, _ in fractions) / len(fractions)
