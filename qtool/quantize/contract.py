@@ -1,12 +1,11 @@
 """What a quantization method is given and what it must hand back.
 
-A method is a module of `qtool/quantize/methods` with a constant `NEEDS`, a function `check(recipe)` that lists what is
-wrong with its options, and a function `quantize`. A method of scope "block" is handed one decoder block at a time
-(`BlockWork`) and sets the result of every layer in it. A method of scope "folder" is handed the whole model
-(`FolderWork`), writes a checkpoint, and returns its ledger.
+A method is a module of `qtool/quantize/methods` that follows `BlockMethod` or `FolderMethod`. One of scope "block" is
+handed one decoder block at a time (`BlockWork`) and yields a result for every layer in it. One of scope "folder" is
+handed the whole model (`FolderWork`), writes a checkpoint, and returns its ledger.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -50,9 +49,10 @@ class Grid:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerResult:
-    """One layer as a method left it. `method` is what was really done; `reason` says why where it is not what was
+    """What the layer of that name becomes. `method` is what was really done; `reason` says why where it is not what was
     asked. `clipped_share` is the share of weights beyond the ends of their grid."""
 
+    layer: str
     weight: StoredWeight
     method: str
     clipped_share: float
@@ -64,7 +64,7 @@ class LayerResult:
 
 @dataclass(slots=True, eq=False)
 class LayerWork:
-    """One layer to quantize, and where the result goes. `parent` is the module it is a part of; `master` is the weight
+    """One layer to quantize. `parent` is the module it is a part of; `master` is the weight
     in float32 once it was rescaled, so that moving scale costs no precision; `static` says that its input gets one
     stored scale."""
 
@@ -74,7 +74,6 @@ class LayerWork:
     scheme: str
     parent: nn.Module | None = None
     static: bool = False
-    result: LayerResult | None = None
     master: Tensor | None = None
 
     @property
@@ -112,8 +111,8 @@ class Activations(Protocol):
 
     def base_inputs(self, layers: Sequence[LayerWork]) -> Mapping[str, list[Tensor]] | None:
         """Inputs [tokens, columns] of `layers` a batch when no block was quantized, this one included, the held-out
-        batches behind the others; lets that flow leave the block, so it may be asked for once and before any layer is
-        settled. None where there is no such flow."""
+        batches behind the others; lets that flow leave the block, so it may be asked for once and before any result is
+        yielded. None where there is no such flow."""
         ...
 
     def closes_branch(self, work: LayerWork) -> bool:
@@ -136,16 +135,15 @@ class Activations(Protocol):
 class BlockWork:
     """One decoder block with its weights in place. `activations` is None where no calibration was given.
 
-    `settle(layer)` puts a finished layer's quantized weight (and its quantized input, where the scheme asks for it)
-    into the block, so that what is computed after it sees what will be served. `stored` is the type that what stays
-    unquantized is stored in, which may be narrower than the type it is computed in.
+    A result that a method yields is put into the block before the method goes on: the quantized weight, and the
+    quantized input where the scheme asks for it, so that what is computed after it sees what will be served. `stored`
+    is the type that what stays unquantized is stored in, which may be narrower than the type it is computed in.
     """
 
     module: nn.Module
     layers: tuple[LayerWork, ...]
     recipe: Recipe
     activations: Activations | None
-    settle: Callable[[LayerWork], None]
     stored: torch.dtype = torch.float32
 
 
@@ -168,3 +166,31 @@ class FolderResult:
 
     rows: tuple[LedgerRow, ...]
     verification: Verification | None = None
+
+
+class BlockMethod(Protocol):
+    """A module that quantizes a model block by block."""
+
+    NEEDS: Needs
+
+    def check(self, recipe: Recipe) -> tuple[str, ...]:
+        """What is wrong with the options of `recipe`."""
+        ...
+
+    def quantize(self, block: BlockWork) -> Iterator[LayerResult]:
+        """One result for every layer of `block`, in any order."""
+        ...
+
+
+class FolderMethod(Protocol):
+    """A module that writes the whole checkpoint itself."""
+
+    NEEDS: Needs
+
+    def check(self, recipe: Recipe) -> tuple[str, ...]:
+        """What is wrong with the options of `recipe`."""
+        ...
+
+    def quantize(self, work: FolderWork) -> FolderResult:
+        """The ledger of the checkpoint that was written into the folder of `work`."""
+        ...

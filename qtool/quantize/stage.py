@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 from qtool import __version__
 from qtool.errors import QtoolError, StoreError
@@ -17,7 +18,7 @@ from qtool.progress import Progress
 from qtool.quantize.blocks.finished_parts import Parts
 from qtool.quantize.blocks.layerwise import PROPAGATE, propagated
 from qtool.quantize.blocks.sequential import Job, measure_outcome, quantize_blocks
-from qtool.quantize.contract import FolderWork
+from qtool.quantize.contract import BlockMethod, FolderMethod, FolderWork
 from qtool.quantize.output.folder import Made, manifest_of, write_beside
 from qtool.quantize.output.layouts import layer_bytes, scale_dtype
 from qtool.quantize.output.ledger import enforce, kept_row, stack_row
@@ -84,7 +85,7 @@ def _make(order: Order, folder: Path, progress: Progress, whole_check: bool | No
             progress=progress,
         )
         with explained(folder):
-            result = order.method.quantize(work)
+            result = cast(FolderMethod, order.method).quantize(work)
         return Made(result.rows, result.verification)
     return _make_blocks(order, folder, progress, whole_check, device)
 
@@ -132,7 +133,7 @@ def job_of(order: Order, device: str, progress: Progress) -> Job:
         source=order.source,
         recipe=order.recipe,
         selection=order.selection,
-        method=order.method.quantize,
+        method=cast(BlockMethod, order.method),
         rows=order.rows,
         held_out=order.held_out,
         input_scales=order.input_scales,

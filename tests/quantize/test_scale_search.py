@@ -86,7 +86,7 @@ def relative_error(outlier: float, *, smooth: bool, static: bool) -> float:
     wanted = block(inputs.kept)
     if smooth:
         recipe = Recipe("w8a8", "smoothquant", activations="static" if static else "dynamic")
-        rescale_block(BlockWork(block, (work,), recipe, inputs, lambda _: None), SEARCH)
+        rescale_block(BlockWork(block, (work,), recipe, inputs), SEARCH)
     scale = block.input_layernorm(inputs.learnt).abs().amax().reshape(1) / 127.5 if static else None
     served = round_input(block.input_layernorm(inputs.kept), float8=False, scale=scale)
     found = served @ dequantize(round_to_grid(work.weight(), work.grid)).float().t()

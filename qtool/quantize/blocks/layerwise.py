@@ -1,5 +1,6 @@
 """Every layer of a block by error feedback, in the order they run; where that does not work, rounded and recorded."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -59,8 +60,10 @@ def propagated(recipe: Recipe, *, tokens: int, columns: int) -> float:
     return float(option(recipe, PROPAGATE, PROPAGATE_DEFAULT))
 
 
-def quantize_layers(block: BlockWork, *, method: str, feedback: bool = True, own_ranges: bool = False) -> None:
-    """Sets the result of every layer of `block`, in the order they run: by error feedback, or rounded to nearest with
+def quantize_layers(
+    block: BlockWork, *, method: str, feedback: bool = True, own_ranges: bool = False
+) -> Iterator[LayerResult]:
+    """The result of every layer of `block`, in the order they run: by error feedback, or rounded to nearest with
     the ends of the grid drawn in for the inputs that were seen. What is learnt from the tokens is kept for a layer
     where it brings its outputs closer on held-out rows. `own_ranges` finds a scale for static inputs anew, for methods
     that have moved scale since the calibration."""
@@ -75,15 +78,12 @@ def quantize_layers(block: BlockWork, *, method: str, feedback: bool = True, own
         kept = None if before is None else before[block.activations.learnt_batches :]
         moments = second_moments(block.activations, together[0], learnt)
         held_out = held_out_of(block.activations, together[0], kept)
-        if feedback:
-            _quantize_together(block, together, moments, held_out, method)
-        else:
-            _round_together(block, together, moments, held_out, method)
-        for work in together:
-            if own_ranges and work.static and work.result is not None:
+        quantize = _quantize_together if feedback else _round_together
+        for work, result in zip(together, quantize(block, together, moments, held_out, method), strict=True):
+            if own_ranges and work.static:
                 scale = _input_scale(block, together, moments)
-                work.result = replace(work.result, weight=replace(work.result.weight, input_scale=scale))
-            block.settle(work)
+                result = replace(result, weight=replace(result.weight, input_scale=scale))
+            yield result
 
 
 def _input_scale(block: BlockWork, together: list[LayerWork], moments: Moments) -> Tensor:
@@ -104,58 +104,57 @@ def _input_scale(block: BlockWork, together: list[LayerWork], moments: Moments) 
 
 def _round_together(
     block: BlockWork, together: list[LayerWork], moments: Moments, held_out: HeldOut, method: str
-) -> None:
+) -> list[LayerResult]:
     seen = moments.tokens > 0
     solvable = feedback_of(moments.second, damping=_DAMPING, by_size=False) if seen else None
     if solvable is not None:
         _aim_at_base(block, together, moments, solvable, held_out)
+    results = []
     for work in together:
-        found = nearest(work, clip=True, importance=moments.second.diagonal() if seen else None)
+        result = nearest(work, clip=True, importance=moments.second.diagonal() if seen else None)
         if len(held_out):
             weight, whole = work.weight(), nearest(work)  # the grid's ends are drawn in where held-out rows agree
-            if _error(held_out, weight, whole.weight) < _error(held_out, weight, found.weight):
-                found = whole
+            if _error(held_out, weight, whole.weight) < _error(held_out, weight, result.weight):
+                result = whole
         reason = "" if seen else "no calibration token reached it"
         done = method if seen else "rtn"
-        work.result = replace(found, method=done, tokens_seen=moments.tokens, reason=reason)
+        results.append(replace(result, method=done, tokens_seen=moments.tokens, reason=reason))
+    return results
 
 
 def _quantize_together(
     block: BlockWork, together: list[LayerWork], moments: Moments, held_out: HeldOut, method: str
-) -> None:
+) -> list[LayerResult]:
     damping = float(option(block.recipe, "damping", "0.01"))
     by_size = option(block.recipe, "order", "size") == "size"
     clip = option(block.recipe, "clip", "mse") == "mse"
     feedback = feedback_of(moments.second, damping=damping, by_size=by_size) if moments.tokens else None
     if feedback is None:
         reason = "no calibration token reached it" if not moments.tokens else "its inputs' second moments are singular"
-        for work in together:
-            work.result = replace(nearest(work, clip=clip, reason=reason), tokens_seen=moments.tokens)
-        return
+        return [replace(nearest(work, clip=clip, reason=reason), tokens_seen=moments.tokens) for work in together]
     _aim_at_base(block, together, moments, feedback, held_out)
     columns = together[0].layer.columns
     stronger = _STRONGER if len(held_out) and moments.tokens < _PLENTY * columns else ()
-    for work in together:
-        found = _with_feedback(work, moments, feedback, clip=clip)
-        work.result = replace(found, method=method)
+    results = [_with_feedback(work, moments, feedback, clip=clip) for work in together]
     for factor in stronger:  # moments of few tokens are trusted less, as far as that helps on rows they did not see
-        _try_damping(together, moments, held_out, damping * factor, by_size=by_size, clip=clip)
-    _keep_what_helps(together, held_out, clip=clip, few=moments.tokens < _ENOUGH * columns)
+        more = feedback_of(moments.second, damping=min(damping * factor, 1.0), by_size=by_size)
+        if more is not None:
+            results = [
+                _closer(work, result, _with_feedback(work, moments, more, clip=clip), held_out)
+                for work, result in zip(together, results, strict=True)
+            ]
+    few = moments.tokens < _ENOUGH * columns
+    return [
+        _kept_where_it_helps(work, replace(result, method=method), held_out, clip=clip, few=few)
+        for work, result in zip(together, results, strict=True)
+    ]
 
 
-def _try_damping(
-    together: list[LayerWork], moments: Moments, held_out: HeldOut, damping: float, *, by_size: bool, clip: bool
-) -> None:
-    feedback = feedback_of(moments.second, damping=min(damping, 1.0), by_size=by_size)
-    if feedback is None:
-        return
-    for work in together:
-        result = work.result
-        assert result is not None  # set by the caller
-        found = replace(_with_feedback(work, moments, feedback, clip=clip), method=result.method)
-        weight = work.weight()
-        if _error(held_out, weight, found.weight) < _error(held_out, weight, result.weight):
-            work.result = found
+def _closer(work: LayerWork, first: LayerResult, second: LayerResult, held_out: HeldOut) -> LayerResult:
+    """The one that leaves the held-out outputs of `work` closer."""
+    weight = work.weight()
+    is_second = _error(held_out, weight, second.weight) < _error(held_out, weight, first.weight)
+    return second if is_second else first
 
 
 def _with_feedback(work: LayerWork, moments: Moments, feedback: Feedback, *, clip: bool) -> LayerResult:
@@ -163,6 +162,7 @@ def _with_feedback(work: LayerWork, moments: Moments, feedback: Feedback, *, cli
     scales, zeros = grid_scales(weight, work.grid, moments.second.diagonal() if clip else None)
     codes = round_with_feedback(weight, scales, zeros, work.grid, feedback)
     return LayerResult(
+        work.name,
         weight=stored(codes, scales, zeros, work.grid),
         method="gptq",
         clipped_share=clipped_share(weight, scales, zeros, work.grid),
@@ -197,19 +197,18 @@ def _aim_at_base(
             work.master = torch.add(weight, move, alpha=share)
 
 
-def _keep_what_helps(together: list[LayerWork], held_out: HeldOut, *, clip: bool, few: bool) -> None:
-    """What was learnt can mislead: keeps plain rounding for a layer whose held-out outputs it leaves closer."""
-    if not len(held_out) and not (few and together[0].layer.experts):
-        return  # no tokens were held out at all, or none reached an expert that has seen enough
-    for work in together:
-        result = work.result
-        assert result is not None  # set by the caller
-        plain = nearest(work, clip=clip)
-        weight = work.weight()
-        if not len(held_out) or _error(held_out, weight, plain.weight) < _error(held_out, weight, result.weight):
-            told = "rounding does better held out" if len(held_out) else "none held out to confirm feedback"
-            reason = f"{result.tokens_seen} tokens for {work.layer.columns} columns: {told}"
-            work.result = replace(plain, tokens_seen=result.tokens_seen, reason=reason)
+def _kept_where_it_helps(
+    work: LayerWork, result: LayerResult, held_out: HeldOut, *, clip: bool, few: bool
+) -> LayerResult:
+    """What was learnt can mislead: plain rounding where it leaves held-out outputs of `work` closer, else `result`."""
+    if not len(held_out) and not (few and work.layer.experts):
+        return result  # no tokens were held out at all, or none reached an expert that has seen enough
+    plain = nearest(work, clip=clip)
+    if len(held_out) and _closer(work, result, plain, held_out) is result:
+        return result
+    told = "rounding does better held out" if len(held_out) else "none held out to confirm feedback"
+    reason = f"{result.tokens_seen} tokens for {work.layer.columns} columns: {told}"
+    return replace(plain, tokens_seen=result.tokens_seen, reason=reason)
 
 
 def _error(held_out: HeldOut, weight: Tensor, kept: StoredWeight) -> float:

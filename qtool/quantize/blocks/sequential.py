@@ -1,6 +1,6 @@
 """Quantizes a model block by block from disk: each block is calibrated on what the quantized blocks before it give."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from qtool.quantize.blocks.hidden_states import BlockActivations, Samples, enter
 from qtool.quantize.blocks.outcome import held_out_change
 from qtool.quantize.blocks.routed_experts import with_experts
 from qtool.quantize.blocks.streaming import StreamedModel
-from qtool.quantize.contract import BlockWork, LayerWork
+from qtool.quantize.contract import BlockMethod, BlockWork, LayerResult, LayerWork
 from qtool.quantize.output.layouts import layer_tensors, scale_dtype
 from qtool.quantize.output.ledger import OutputError, kept_row, nonfinite, row_of, weight_error
 from qtool.quantize.request.selection import Selection
@@ -40,7 +40,7 @@ class Job:
     source: Path
     recipe: Recipe
     selection: Selection
-    method: Callable[[BlockWork], None]
+    method: BlockMethod
     rows: tuple[tuple[int, ...], ...]
     held_out: tuple[tuple[int, ...], ...]
     input_scales: Mapping[str, float]
@@ -101,27 +101,26 @@ def _finished_or_outside(job: Job, streamed: StreamedModel, parts: Parts) -> Par
             reason = job.selection.kept[layer.name]
             rows.append(kept_row(layer, job.recipe, stored_bytes=size, reason=reason))
             continue
-        work = _outside_work(job, layer, tensors.pop(layer.weight))
-        finished = _Finished(job, work)
+        work, result = _outside(job, layer, tensors.pop(layer.weight))
+        finished = _Finished(job, work, result, weight_error(work.weight(), result))
         tensors |= finished.tensors
         rows.append(finished.row(None))
         numbers[layer.name] = finished.number
     return parts.write(0, streamed.names.written(tensors), tuple(rows), numbers)
 
 
-def _outside_work(job: Job, layer: LinearLayer, weight: Tensor) -> LayerWork:
+def _outside(job: Job, layer: LinearLayer, weight: Tensor) -> tuple[LayerWork, LayerResult]:
     module = nn.Linear(layer.columns, layer.rows, bias=False, device="meta")
     module.weight = nn.Parameter(weight, requires_grad=False)
     work = _layer_work(job, layer, module, weight.dtype)
     _refuse_nonfinite([work])
     asked = job.recipe.method
     result = nearest(work)
-    work.result = replace(
+    return work, replace(
         result,
         reason="" if asked == "rtn" else "lies outside the blocks: rounded to nearest",
         weight=_with_input_scale(job, work, result.weight),
     )
-    return work
 
 
 def _make_block(job: Job, streamed: StreamedModel, parts: Parts, index: int, samples: Samples | None) -> PartRecord:
@@ -130,7 +129,8 @@ def _make_block(job: Job, streamed: StreamedModel, parts: Parts, index: int, sam
         try:
             if making.activations is not None and not job.propagates:
                 making.activations.advance_base()
-            job.method(making.work)
+            for result in job.method.quantize(making.work):
+                making.settle(result)
             making.check()
             tensors, rows, numbers = making.finish()
             if making.activations is not None and samples is not None:
@@ -170,6 +170,7 @@ class _BlockInTheMaking:
         self._before: dict[str, Tensor] = {}
         self._spoilt: dict[str, str] = {}  # why inputs asked to be static are not, by the first layer that reads them
         self._errors: dict[str, float] = {}
+        self._results: dict[str, LayerResult] = {}
         self._small = {name: value.detach().clone() for name, value in module.named_parameters() if value.ndim == 1}
         self.activations = None if samples is None else with_experts(BlockActivations(module, index, samples), name)
         layers = [layer for layer in streamed.architecture.in_block(index) if layer.name in job.selection.schemes]
@@ -177,22 +178,24 @@ class _BlockInTheMaking:
         _refuse_nonfinite(works)
         learns = self.activations if job.rows else None
         stored = streamed.checkpoint.main_dtype()
-        self.work = BlockWork(module, works, job.recipe, learns, self.settle, stored)
+        self.work = BlockWork(module, works, job.recipe, learns, stored)
 
-    def settle(self, work: LayerWork) -> None:
-        """Puts the quantized weight of `work` into the block and rounds its input where it will be served so."""
-        if work.result is None:
-            raise QuantizationError(f"{work.name}: method {self._job.recipe.method!r} settled it without a result")
+    def settle(self, result: LayerResult) -> None:
+        """Puts the quantized weight of `result` into the block and rounds its input where it will be served so."""
+        work = next((work for work in self.work.layers if work.name == result.layer), None)
+        if work is None or work.name in self._results:
+            told = "no layer to quantize in this block" if work is None else "quantized already"
+            raise QuantizationError(f"{result.layer}: method {self._job.recipe.method!r} yields it, but it is {told}")
         held: Any = work.module
         weight = work.weight()
-        self._errors[work.name] = weight_error(weight, work.result)
+        self._errors[work.name] = weight_error(weight, result)
         self._before[work.name] = weight if work.master is not None else held.weight.detach()
-        stored = _with_input_scale(self._job, work, work.result.weight)
+        stored = _with_input_scale(self._job, work, result.weight)
         if work.static and (reason := self._spoilt_static(work, stored)):
             work.static = False
             stored = replace(stored, input_scale=None)
-            work.result = replace(work.result, reason="; ".join(filter(None, (work.result.reason, reason))))
-        work.result = replace(work.result, weight=stored)
+            result = replace(result, reason="; ".join(filter(None, (result.reason, reason))))
+        self._results[work.name] = replace(result, weight=stored)
         held.weight = nn.Parameter(dequantize(stored).to(held.weight), requires_grad=False)
         if self._activations_of(work) != "none":
             self._handles.append(
@@ -230,7 +233,7 @@ class _BlockInTheMaking:
     def check(self) -> None:
         """Raises QuantizationError when the method forgot a layer."""
         for work in self.work.layers:
-            if work.name not in self._before:
+            if work.name not in self._results:
                 raise QuantizationError(f"{work.name}: method {self._job.recipe.method!r} left it as it was")
 
     def finish(self) -> tuple[dict[str, Tensor], tuple[LedgerRow, ...], dict[str, str]]:
@@ -238,7 +241,10 @@ class _BlockInTheMaking:
         checkpoint = self._streamed.checkpoint
         prefix = self._streamed.architecture.blocks[self._index] + "."
         output_errors = self._output_errors()
-        done = {work.name: _Finished(self._job, work, self._errors[work.name]) for work in self.work.layers}
+        done = {
+            work.name: _Finished(self._job, work, self._results[work.name], self._errors[work.name])
+            for work in self.work.layers
+        }
         replaced = {f"{name}.weight" for name in done}
         tensors = {
             name: self._unquantized(name, prefix)
@@ -265,7 +271,8 @@ class _BlockInTheMaking:
         self._before.clear()
         self._small.clear()
         for work in self.work.layers:
-            work.result = work.master = None
+            work.master = None
+        self._results.clear()
 
     def _work(self, layer: LinearLayer) -> LayerWork:
         stored = self._streamed.checkpoint.dtype(layer.weight)
@@ -297,9 +304,8 @@ class _BlockInTheMaking:
             refuse_nonfinite(name, inputs)
             served, module = inputs, works[name].module
             if self._activations_of(works[name]) != "none":
-                result = works[name].result
-                assert result is not None  # check() has seen every result
-                scale = None if result.weight.input_scale is None else result.weight.input_scale.to(inputs)
+                scale = self._results[name].weight.input_scale
+                scale = None if scale is None else scale.to(inputs)
                 served = round_input(inputs, float8=works[name].grid.kind == "float8", scale=scale)
             weight: Any = module.weight
             totals[name].add(inputs, served, self._before[name], weight)
@@ -311,21 +317,28 @@ class _BlockInTheMaking:
 class _Finished:
     """A layer that has its result: its stored tensors, the digest of its numbers, its row."""
 
-    def __init__(self, job: Job, work: LayerWork, error: float | None = None) -> None:
-        assert work.result is not None  # the caller has checked
+    def __init__(self, job: Job, work: LayerWork, result: LayerResult, error: float) -> None:
         self._job = job
         self._work = work
-        self._error = weight_error(work.weight(), work.result) if error is None else error
+        self._result = result
+        self._error = error
         scheme = job.selection.schemes[work.name]
         form = (scheme if work.static or scheme.activations != "static" else scheme.dynamic()).stored_format(
             job.recipe.format
         )
-        self.tensors = layer_tensors(work.name, work.result.weight, form)
-        self.number = tensor_digest(dequantize(work.result.weight))
+        self.tensors = layer_tensors(work.name, result.weight, form)
+        self.number = tensor_digest(dequantize(result.weight))
 
     def row(self, output_error: float | None) -> LedgerRow:
         size = sum(tensor.nbytes for tensor in self.tensors.values())
-        return row_of(self._work, self._job.recipe, error=self._error, output_error=output_error, stored_bytes=size)
+        return row_of(
+            self._work,
+            self._result,
+            self._job.recipe,
+            error=self._error,
+            output_error=output_error,
+            stored_bytes=size,
+        )
 
 
 def _layer_work(job: Job, layer: LinearLayer, module: nn.Module, stored: torch.dtype) -> LayerWork:

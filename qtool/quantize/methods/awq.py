@@ -12,8 +12,10 @@ What it costs: 20 trial roundings of each layer; a few times the time of GPTQ on
 When it fails: on models whose norms and layers qtool cannot match up; there it is rounding with a clip.
 """
 
+from collections.abc import Iterator
+
 from qtool.quantize.blocks.layerwise import OPTIONS, PROPAGATE, option_problems, quantize_layers
-from qtool.quantize.contract import BlockWork, Needs
+from qtool.quantize.contract import BlockWork, LayerResult, Needs
 from qtool.quantize.rounding.scale_search import Search, awq_scales, rescale_block
 from qtool.records.variant import Recipe
 
@@ -33,7 +35,7 @@ def check(recipe: Recipe) -> tuple[str, ...]:
     return option_problems(recipe)
 
 
-def quantize(block: BlockWork) -> None:
+def quantize(block: BlockWork) -> Iterator[LayerResult]:
     """Moves scale, then rounds every layer of `block`."""
     rescale_block(block, _SEARCH)
-    quantize_layers(block, method="awq", feedback=False)
+    yield from quantize_layers(block, method="awq", feedback=False)

@@ -15,8 +15,10 @@ When it fails: with far fewer tokens than columns, or on data unlike the traffic
 where held-out tokens say that plain rounding is better, the layer is rounded to nearest and the ledger says so.
 """
 
+from collections.abc import Iterator
+
 from qtool.quantize.blocks.layerwise import OPTIONS, option_problems, quantize_layers
-from qtool.quantize.contract import BlockWork, Needs
+from qtool.quantize.contract import BlockWork, LayerResult, Needs
 from qtool.records.variant import Recipe
 
 NEEDS = Needs(
@@ -33,6 +35,6 @@ def check(recipe: Recipe) -> tuple[str, ...]:
     return option_problems(recipe)
 
 
-def quantize(block: BlockWork) -> None:
+def quantize(block: BlockWork) -> Iterator[LayerResult]:
     """Quantizes every layer of `block`, in the order they run."""
-    quantize_layers(block, method="gptq")
+    return quantize_layers(block, method="gptq")

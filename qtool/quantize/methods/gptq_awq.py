@@ -10,8 +10,10 @@ What it costs: the time of both.
 When it fails: where GPTQ does; and where scales that suit plain rounding do not suit error feedback.
 """
 
+from collections.abc import Iterator
+
 from qtool.quantize.blocks.layerwise import OPTIONS, option_problems, quantize_layers
-from qtool.quantize.contract import BlockWork, Needs
+from qtool.quantize.contract import BlockWork, LayerResult, Needs
 from qtool.quantize.rounding.scale_search import Search, awq_scales, rescale_block
 from qtool.records.variant import Recipe
 
@@ -31,7 +33,7 @@ def check(recipe: Recipe) -> tuple[str, ...]:
     return option_problems(recipe)
 
 
-def quantize(block: BlockWork) -> None:
+def quantize(block: BlockWork) -> Iterator[LayerResult]:
     """Moves scale, then quantizes every layer of `block` in the order they run."""
     rescale_block(block, _SEARCH)
-    quantize_layers(block, method="gptq_awq")
+    yield from quantize_layers(block, method="gptq_awq")

@@ -11,9 +11,10 @@ When it fails: at 4 bits with wide groups, on small models, and wherever a few w
 their group.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
-from qtool.quantize.contract import BlockWork, Needs
+from qtool.quantize.contract import BlockWork, LayerResult, Needs
 from qtool.quantize.request.recipe import choice_problem, option
 from qtool.quantize.rounding.nearest import nearest
 from qtool.records.variant import Recipe
@@ -31,9 +32,8 @@ def check(recipe: Recipe) -> tuple[str, ...]:
     return choice_problem(recipe, "clip", "none", ("none", "mse"))
 
 
-def quantize(block: BlockWork) -> None:
+def quantize(block: BlockWork) -> Iterator[LayerResult]:
     """Rounds every layer of `block`."""
     clip = option(block.recipe, "clip", "none") == "mse"
     for work in block.layers:
-        work.result = replace(nearest(work, clip=clip), method="rtn")
-        block.settle(work)
+        yield replace(nearest(work, clip=clip), method="rtn")

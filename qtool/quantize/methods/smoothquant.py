@@ -12,8 +12,10 @@ What it costs: ten trial roundings of each layer, and GPTQ's pass over the colum
 When it fails: on models whose norms and layers qtool cannot match up; there activations keep their outliers.
 """
 
+from collections.abc import Iterator
+
 from qtool.quantize.blocks.layerwise import OPTIONS, option_problems, quantize_layers
-from qtool.quantize.contract import BlockWork, Needs
+from qtool.quantize.contract import BlockWork, LayerResult, Needs
 from qtool.quantize.request.recipe import choice_problem, option
 from qtool.quantize.rounding.scale_search import Search, rescale_block, smooth_scales
 from qtool.records.variant import Recipe
@@ -39,8 +41,8 @@ def check(recipe: Recipe) -> tuple[str, ...]:
     return problems
 
 
-def quantize(block: BlockWork) -> None:
+def quantize(block: BlockWork) -> Iterator[LayerResult]:
     """Moves scale, then quantizes every layer of `block` in the order they run."""
     rescale_block(block, _SEARCH)
     feedback = option(block.recipe, "rounding", "gptq") == "gptq"
-    quantize_layers(block, method="smoothquant", feedback=feedback, own_ranges=True)
+    yield from quantize_layers(block, method="smoothquant", feedback=feedback, own_ranges=True)

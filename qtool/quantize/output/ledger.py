@@ -21,12 +21,15 @@ def weight_error(weight: Tensor, result: LayerResult) -> float:
 
 
 def row_of(
-    work: LayerWork, recipe: Recipe, *, error: float, output_error: float | None, stored_bytes: int
+    work: LayerWork,
+    result: LayerResult,
+    recipe: Recipe,
+    *,
+    error: float,
+    output_error: float | None,
+    stored_bytes: int,
 ) -> LedgerRow:
     """The ledger's row for a layer that a method has finished."""
-    result = work.result
-    if result is None:
-        raise QuantizationError(f"{work.name}: method {recipe.method!r} left it without a result")
     return LedgerRow(
         layer=work.name,
         rows=work.layer.rows,

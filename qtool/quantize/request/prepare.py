@@ -16,7 +16,7 @@ from qtool.models.identity import identify
 from qtool.models.skeleton import empty_model
 from qtool.models.unfolded import unfold
 from qtool.progress import Progress
-from qtool.quantize.contract import Needs
+from qtool.quantize.contract import BlockMethod, FolderMethod, Needs
 from qtool.quantize.request.mixed import resolved
 from qtool.quantize.request.recipe import BUDGET, METHODS, completed, option, recipe_problems
 from qtool.quantize.request.selection import Selection, select
@@ -41,7 +41,7 @@ class Order:
     identity: ModelIdentity
     architecture: Architecture
     selection: Selection
-    method: Any
+    method: BlockMethod | FolderMethod
     needs: Needs
     calibration: Path | None
     calibration_digest: str | None

@@ -13,4 +13,4 @@ def nearest(work: LayerWork, *, clip: bool = False, importance: Tensor | None = 
     shrink = best_shrink(weight, work.grid, importance=importance) if clip else 1.0
     stored = round_to_grid(weight, work.grid, shrink=shrink)
     share = clipped_share(weight, stored.scales, stored.zeros, work.grid)
-    return LayerResult(weight=stored, method="rtn", clipped_share=share, reason=reason)
+    return LayerResult(work.name, weight=stored, method="rtn", clipped_share=share, reason=reason)
