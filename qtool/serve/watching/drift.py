@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from qtool.records.bundle import Bundle
 from qtool.records.histogram import BINS, FINITE, MAGNITUDES, Histogram, clipped_share, edges
 from qtool.serve.watching.metrics import Metrics
+from qtool.store import layout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +67,7 @@ def calibrated_layers(folder: Path, bundle: Bundle) -> tuple[Calibrated, ...]:
     from qtool.store.layout import HISTOGRAMS
     from qtool.store.ranges_file import read_calibration, read_histograms, read_ranges, stored_inputs
 
-    place, recipe = folder / "calibration", bundle.variant.recipe
+    place, recipe = layout.RunFolder(folder).calibration, bundle.variant.recipe
     if not (place / HISTOGRAMS).is_file() or recipe.method in _RESCALING:
         return ()
     histograms = read_histograms(place)
