@@ -6,7 +6,7 @@ _ALL = "sum by (le) (rate({name}_bucket{{{where}}}[5m]))"
 
 
 def dashboard(settings: DeploySettings) -> dict[str, object]:
-    """A dashboard of eight panels over the metrics that `qtool serve` exports."""
+    """A dashboard of ten panels over the metrics that `qtool serve` exports."""
     where = 'model="$model",variant="$variant"'
     rate = f"sum by (class) (rate(qtool_requests_total{{{where}}}[5m]))"
     tokens = f"sum(rate(qtool_generation_tokens_total{{{where}}}[5m]))"
@@ -28,6 +28,15 @@ def dashboard(settings: DeploySettings) -> dict[str, object]:
             limit=float(settings.max_queue),
         ),
         _panel("Output tokens a second", "short", [(tokens, "tokens/s")]),
+        _panel(
+            "Agreement with the reference",
+            "percentunit",
+            [
+                (f"min(qtool_quality_score{{{where}}})", "now"),
+                (f"max(qtool_quality_baseline{{{where}}})", "when evaluated"),
+            ],
+        ),
+        _panel("Drift of layer inputs (PSI)", "short", [(f"max by (layer) (qtool_drift_psi{{{where}}})", "{{layer}}")]),
         _panel("Ready replicas", "short", [(f"sum(qtool_ready{{{where}}})", "ready")]),
     ]
     for index, panel in enumerate(panels):
@@ -40,7 +49,7 @@ def dashboard(settings: DeploySettings) -> dict[str, object]:
         "schemaVersion": 39,
         "refresh": "30s",
         "time": {"from": "now-1h", "to": "now"},
-        "templating": {"list": [_source(), _constant("model", settings.model), _constant("variant", settings.variant)]},
+        "templating": {"list": [_source(), _values("model", settings.model), _values("variant", settings.variant)]},
         "panels": panels,
     }
 
@@ -74,6 +83,9 @@ def _source() -> dict[str, object]:
     return {"name": "source", "type": "datasource", "query": "prometheus", "label": "Prometheus"}
 
 
-def _constant(name: str, value: str) -> dict[str, object]:
+def _values(name: str, value: str) -> dict[str, object]:
+    """A list of what Prometheus knows under the label `name`, at first on `value`."""
     option = {"text": value, "value": value, "selected": True}
-    return {"name": name, "type": "custom", "query": value, "current": option, "options": [option]}
+    query = f"label_values(qtool_ready, {name})"
+    source = {"type": "prometheus", "uid": "${source}"}
+    return {"name": name, "type": "query", "datasource": source, "query": query, "refresh": 2, "current": option}

@@ -10,7 +10,7 @@ from qtool.records.latency import LatencyProfile, LoadLevel, Quantile
 from qtool.records.report import ReportRow
 
 _DEFAULT_BATCH = 8
-_DEFAULT_QUEUE = 100
+_DEFAULT_QUEUE = 100  # also the most
 _PATIENCE_SECONDS = 10.0
 _DEFAULT_COLD_START_SECONDS = 30.0
 _DEFAULT_ALERT_SECONDS = 2.0
@@ -112,10 +112,11 @@ def slug(name: str) -> str:
 
 
 def _queue(best: LoadLevel | None) -> int:
-    """As many as are answered in ten seconds at the best measured load: a longer queue outlives its clients."""
+    """As many as are answered in ten seconds at the best measured load, and no more than a hundred: a longer queue
+    outlives its clients, and a burst of longer answers than those timed must not fill it for minutes."""
     if best is None:
         return _DEFAULT_QUEUE
-    return min(max(math.ceil(best.requests_per_second * _PATIENCE_SECONDS), _DEFAULT_BATCH), 1000)
+    return min(max(math.ceil(best.requests_per_second * _PATIENCE_SECONDS), _DEFAULT_BATCH), _DEFAULT_QUEUE)
 
 
 def _highest(level: LoadLevel | None) -> Quantile | None:

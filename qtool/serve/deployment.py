@@ -13,6 +13,7 @@ from qtool.serve.admission.places import Places
 from qtool.serve.api.refusal import leaving, shed
 from qtool.serve.limits import Limits
 from qtool.serve.routing.breaker import Breaker, Thresholds
+from qtool.serve.supervision.gate import KERNELS_AS_MEASURED
 from qtool.serve.supervision.hosts import Host
 from qtool.serve.supervision.messages import Opened
 from qtool.serve.supervision.readiness import Readiness
@@ -180,6 +181,10 @@ class Deployment:
 
     def _engine_opened(self, opened: Opened) -> None:
         self._opened = opened
+        kernels = dict(opened.facts).get("kernels", KERNELS_AS_MEASURED)
+        self.metrics.other_kernels(kernels != KERNELS_AS_MEASURED)
+        if kernels != KERNELS_AS_MEASURED:
+            _log.warning("kernels: %s", kernels)
         self._become_ready()
 
     def _become_ready(self) -> None:

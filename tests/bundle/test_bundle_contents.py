@@ -69,7 +69,7 @@ def test_deployment_files_are_valid_and_filled_in(made_bundle: Path):
     rules = yaml.safe_load((deploy / "prometheus-rules.yaml").read_text())["groups"][0]["rules"]
     assert "> 0.18 " in rules[0]["expr"]  # the highest quantile that was measured, four times
     dashboard = json.loads((deploy / "grafana-dashboard.json").read_text())
-    assert len(dashboard["panels"]) == 8
+    assert len(dashboard["panels"]) == 10
     assert "USER 10001" in (deploy / "Dockerfile").read_text()
 
 
@@ -83,6 +83,7 @@ def test_every_metric_in_rules_and_dashboard_is_exported(made_bundle: Path):
 
     metrics = Metrics("m", "v", "f")
     metrics.follow(Idle())
+    metrics.drifting("layer", 0.0, 0.0)  # a series a layer, from the first look on
     exported = set(re.findall(r"^(qtool_\w+)", metrics.text().decode(), re.MULTILINE))
     for name in ("prometheus-rules.yaml", "grafana-dashboard.json"):
         asked = set(re.findall(r"\b(qtool_\w+)\{", (made_bundle / "deploy" / name).read_text().replace('\\"', '"')))

@@ -1,5 +1,6 @@
 """What must hold before a bundle is served: its files are the ones listed, and this machine reproduces its answers."""
 
+from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from qtool.engine.contract import Engine
@@ -11,6 +12,7 @@ from qtool.store.codec import read_json
 from qtool.store.digest import file_digest
 
 FORMAT_VERSION = 1
+KERNELS_AS_MEASURED = "as measured"
 _DOCUMENTS = ("README.md", layout.REPORT_PAGE)  # people edit them: nothing that answers depends on them
 _CODE_OR_PICKLE = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".py", ".so", ".gguf")
 
@@ -85,6 +87,21 @@ def reproduce(engine: Engine, bundle: Bundle) -> float:
             )
         worst = max(worst, deviation.difference or 0.0)
     return worst
+
+
+def kernels_beside_measured(engine: Engine, bundle: Bundle) -> str | None:
+    """Whether the products that serve are those that were timed: "as measured", or how they differ; None where the
+    bundle was not timed. Other ones answer the same, at another speed: a machine without a compiler, for example."""
+    profile = bundle.report_row.latency if bundle.report_row is not None else None
+    if profile is None or not profile.kernels:
+        return None
+    counts = Counter(label for _, label in engine.kernels)
+    found = {label: f"{count} layers" for label, count in counts.items()}
+    if found == dict(profile.kernels):
+        return KERNELS_AS_MEASURED
+    now, then = (", ".join(f"{label} ({layers})" for label, layers in sorted(part.items()))
+                 for part in (found, dict(profile.kernels)))  # fmt: skip
+    return f"{now} where {then} was measured; the times of the report do not hold here"
 
 
 def _inside(folder: Path, path: str) -> Path:

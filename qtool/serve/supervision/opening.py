@@ -11,7 +11,7 @@ from qtool.engine.drive import at_most, drive
 from qtool.errors import MismatchError
 from qtool.machine.threads import usable_cores
 from qtool.records.bundle import Bundle
-from qtool.serve.supervision.gate import read_bundle, reproduce, verify_files
+from qtool.serve.supervision.gate import kernels_beside_measured, read_bundle, reproduce, verify_files
 from qtool.serve.supervision.messages import Opened
 from qtool.serve.supervision.threads import candidates, fastest
 from qtool.serve.supervision.wire import Opening
@@ -75,11 +75,13 @@ class BundleOpener:
         prompts = [golden.ids for golden in self.bundle.golden]
         threads = self._choose_threads(engine, prompts)
         slowest = warm_up(engine, prompts)
+        kernels = kernels_beside_measured(engine, self.bundle)
         facts = (
             ("threads", threads),
             ("dtype", runtime.dtype),
             ("device", self.device),
             ("golden", f"{len(prompts)} prompts within {worst:.2g} nats"),
+            *((("kernels", kernels),) if kernels else ()),
             *((("note", "; ".join(engine.notes)),) if engine.notes else ()),
         )
         return engine, Opened(engine.status(), facts, slowest)

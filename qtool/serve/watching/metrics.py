@@ -93,6 +93,7 @@ class Metrics:
         self._choices = self._histogram("qtool_request_choices", "Choices a request asks for.", _STEP)
         self._restarts = self._counter("qtool_engine_deaths", "Engines that died or hung.").labels(*labels)
         self._damaged = self._counter("qtool_damaged_answers", "Answers with a sign of damage.", "fault")
+        self._other = self._gauge("qtool_kernels_differ", "1 while other kernels serve than were timed.")
         self._ready = self._gauge("qtool_ready", "1 while /ready answers 200.")
         info = Info("qtool_serving", "What is served.", registry=self._registry)
         info.info({"model": model, "variant": variant, "system_fingerprint": fingerprint})
@@ -141,6 +142,10 @@ class Metrics:
     def damaged(self, fault: str) -> None:
         """An answer shows a sign of damage."""
         self._damaged.labels(*self._labels, fault).inc()
+
+    def other_kernels(self, differ: bool) -> None:
+        """Whether other kernels serve than those that the bundle's times were measured with."""
+        self._other.set(float(differ))
 
     def restarted(self) -> None:
         """An engine was lost."""
