@@ -13,9 +13,8 @@ from qtool.serve.admission.places import Places
 from qtool.serve.api.refusal import leaving, shed
 from qtool.serve.limits import Limits
 from qtool.serve.routing.breaker import Breaker, Thresholds
-from qtool.serve.supervision.gate import KERNELS_AS_MEASURED
 from qtool.serve.supervision.hosts import Host
-from qtool.serve.supervision.messages import Opened
+from qtool.serve.supervision.messages import KERNELS_AS_MEASURED, Opened
 from qtool.serve.supervision.readiness import Readiness
 from qtool.serve.supervision.supervisor import Supervisor, Watch
 from qtool.serve.watching.metrics import Metrics

@@ -7,7 +7,8 @@ from synthetic_run import latency, variant
 
 from qtool.records.bundle import Bundle, RuntimeSettings
 from qtool.records.report import ReportRow
-from qtool.serve.supervision.gate import KERNELS_AS_MEASURED, kernels_beside_measured
+from qtool.serve.supervision.gate import kernels_beside_measured
+from qtool.serve.supervision.messages import KERNELS_AS_MEASURED
 from qtool.serve.watching.metrics import Metrics, exposition
 
 

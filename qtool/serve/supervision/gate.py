@@ -7,12 +7,12 @@ from qtool.engine.contract import Engine
 from qtool.engine.golden import compare
 from qtool.errors import MismatchError, StoreError
 from qtool.records.bundle import Bundle
+from qtool.serve.supervision.messages import KERNELS_AS_MEASURED
 from qtool.store import layout
 from qtool.store.codec import read_json
 from qtool.store.digest import file_digest
 
 FORMAT_VERSION = 1
-KERNELS_AS_MEASURED = "as measured"
 _DOCUMENTS = ("README.md", layout.REPORT_PAGE)  # people edit them: nothing that answers depends on them
 _CODE_OR_PICKLE = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".py", ".so", ".gguf")
 

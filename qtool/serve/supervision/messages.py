@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from qtool.engine.contract import EngineStatus, GenerationRequest, ScoreRequest, TokenEvent
 
+KERNELS_AS_MEASURED = "as measured"  # the fact "kernels" of an engine that computes as the bundle was timed
+
 
 @dataclass(frozen=True, slots=True)
 class Submit:
