@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qtool.front_door.choosing import choose
     from qtool.front_door.evaluation import compare, evaluate
     from qtool.front_door.layer_costs import sensitivity
-    from qtool.front_door.looking import doctor, explain, lint, names, show
+    from qtool.front_door.looking import doctor, explain, lint, names, show, version
     from qtool.front_door.quantization import convert, estimate, import_variant, quantize
     from qtool.front_door.reporting import plot, report, report_diff, schema
     from qtool.front_door.shipping import bundle, demo, run, serve, verify
@@ -67,6 +67,7 @@ __all__ = [
     "time",
     "Variant",
     "verify",
+    "version",
 ]
 
 _ROOMS = {
@@ -75,7 +76,7 @@ _ROOMS = {
     "qtool.front_door.choosing": ("choose",),
     "qtool.front_door.evaluation": ("compare", "evaluate"),
     "qtool.front_door.layer_costs": ("sensitivity",),
-    "qtool.front_door.looking": ("doctor", "explain", "lint", "names", "show"),
+    "qtool.front_door.looking": ("doctor", "explain", "lint", "names", "show", "version"),
     "qtool.front_door.quantization": ("convert", "estimate", "import_variant", "quantize"),
     "qtool.front_door.reporting": ("plot", "report", "report_diff", "schema"),
     "qtool.front_door.shipping": ("bundle", "demo", "run", "serve", "verify"),

@@ -28,15 +28,34 @@ def test_tasks_sets_and_reference_models_travel_in_the_wheel(wheel: Path) -> Non
     for folder, prefix in (("evals", "qtool/_data/evals/"), ("calibration_sets", "qtool/_data/calibration_sets/")):
         for file in (ROOT / folder).iterdir():
             assert prefix + file.name in names
-    for width in (64, 128, 256):
+    for width in (64, 128):
         assert f"qtool/reference/weights/reference-{width}/model.safetensors" in names
+    assert {"qtool/report/page/page.html.j2", "qtool/report/page/vega.js", "qtool/report/money/prices.toml"} <= names
     assert "qtool/reference/demo.toml" in names
     assert "qtool/py.typed" in names
 
 
-def test_the_wheel_stays_small_enough_to_clone_and_install(wheel: Path) -> None:
-    # the reference models may weigh 25 MB together; code and data beside them are small
-    assert wheel.stat().st_size < 30e6
+def test_the_wheel_stays_below_five_megabytes(wheel: Path) -> None:
+    assert wheel.stat().st_size < 5e6
+
+
+def test_the_metadata_say_who_for_whom_and_for_what(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as file:
+        (name,) = (name for name in file.namelist() if name.endswith(".dist-info/METADATA"))
+        text = file.read(name).decode()
+    for field in ("Author: ", "Keywords: ", "Classifier: Typing :: Typed", "License-Expression: Apache-2.0"):
+        assert field in text
+
+
+def test_the_model_that_stays_in_the_sources_is_named_as_such(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    code = "from qtool.models.locate import locate; print(locate('reference-128')); locate('reference-256')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.startswith(str(tmp_path))
+    assert "comes with qtool's sources, not with its wheel; use reference-128" in done.stderr
 
 
 def test_an_installed_qtool_finds_its_tasks_and_sets(wheel: Path, tmp_path: Path) -> None:

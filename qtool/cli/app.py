@@ -34,6 +34,7 @@ from qtool.cli import (
     serve,
     show,
     verify,
+    version,
 )
 from qtool.errors import QtoolError, UsageError
 from qtool.machine.threads import wait_without_spinning
@@ -80,6 +81,7 @@ _COMMANDS = (
     ("show", show.command),
     ("doctor", doctor.command),
     ("schema", schema.command),
+    ("version", version.command),
 )
 for _name, _command in _COMMANDS:
     app.command(_name)(_command)
@@ -97,7 +99,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[
+    print_version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`qtool.show`, `explain`, `names`, `lint` and `doctor`: what there is and what a folder holds."""
+"""`qtool.show`, `explain`, `names`, `lint`, `doctor` and `version`: what there is and what a folder holds."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from qtool.kernels.probe import Capabilities
     from qtool.kernels.timing import KernelTime
     from qtool.report.texts.folder import Described
+
+_TOLD_PACKAGES = ("torch", "transformers", "tokenizers", "compressed-tensors", "safetensors", "numpy", "scipy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +105,19 @@ def doctor(*, kernels: bool = False, size: int = 2048, compile_all: bool = False
         device = torch.device(found.device)
         times = time_kernels(size, device=device, dtype=choose_dtype("auto", {"dtype": "bfloat16"}, device))
     return Diagnosis(found, times)
+
+
+def version() -> dict[str, str]:
+    """Versions of qtool, Python and the packages that results depend on, without importing any of them."""
+    import platform
+    from importlib import metadata
+
+    from qtool import __version__
+
+    found = {"qtool": __version__, "python": platform.python_version()}
+    for name in _TOLD_PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -29,7 +29,7 @@ def locate(model: str) -> Path:
         return _from_gguf(folder)
     if folder.exists():
         raise ModelError(f"{model}: is a file; give the model's folder")
-    if model in reference.names():
+    if model in reference.names() or model in reference.IN_THE_SOURCES:
         return reference.folder(model)
     if model.startswith((".", "~", os.sep)) or model.count("/") > 1 or model.endswith("/"):
         raise ModelError(f"{model}: no such folder")
