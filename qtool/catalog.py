@@ -54,8 +54,11 @@ def _module_of(package: str, name: str, kind: str) -> str:
 
 
 def _own(package: str) -> frozenset[str]:
-    location = importlib.import_module(package).__path__
-    return frozenset(module.name for module in pkgutil.iter_modules(location) if not module.name.startswith("_"))
+    """Modules of the package; those that it names in PLUGINS where not all of them are plugins."""
+    module = importlib.import_module(package)
+    if hasattr(module, "PLUGINS"):
+        return frozenset(module.PLUGINS)
+    return frozenset(entry.name for entry in pkgutil.iter_modules(module.__path__) if not entry.name.startswith("_"))
 
 
 @functools.cache

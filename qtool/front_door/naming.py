@@ -12,26 +12,16 @@ PLUGINS: Mapping[str, str] = {
     "metric": "qtool.evaluate.metrics",
     "scorer": "qtool.evaluate.scorers",
     "reader": "qtool.evaluate.readers",
+    "format": "qtool.formats",
     "backend": "qtool.engine.backends",
 }
 KINDS = ("model", "scheme", *PLUGINS, "task", "set")
-
-_SCHEMES = {
-    "base": "the model as it is: the baseline of every comparison",
-    "w8a16": "8-bit integer weights, 16-bit activations",
-    "w4a16": "4-bit integer weights in groups, 16-bit activations",
-    "w8a8": "8-bit integer weights and activations, per token (dynamic) or from calibrated ranges (static)",
-    "fp8": "8-bit floating point (E4M3) weights and activations",
-    "gguf": "numbers of block types that have no codes here; only of imported GGUF files",
-    "nf4": "4-bit NormalFloat weights of bitsandbytes",
-    "int8": "LLM.int8() of bitsandbytes",
-}
 
 
 def descriptions(kind: str) -> dict[str, str]:
     """Each name of one `kind` with a line on what it is."""
     from qtool import reference
-    from qtool.quantize.request.recipe import SCHEMES
+    from qtool.formats.schemes import SCHEMES
     from qtool.store.shipped import evals_folder, sets_folder
 
     if kind in PLUGINS:
@@ -42,7 +32,7 @@ def descriptions(kind: str) -> dict[str, str]:
     if kind == "set":
         return _described_in(sets_folder())
     if kind == "scheme":
-        return {name: _SCHEMES[name] for name in SCHEMES}
+        return {name: scheme.about for name, scheme in SCHEMES.items()}
     return {name: "bundled reference model" for name in reference.names()}
 
 
@@ -80,7 +70,8 @@ def _task(name: str) -> str:
 
 
 def _scheme(name: str) -> str:
-    from qtool.quantize.request.recipe import SCHEMES
+    from qtool.formats.registry import holding
+    from qtool.formats.schemes import SCHEMES
 
     if name not in SCHEMES:
         raise UnknownName("scheme", name, SCHEMES)
@@ -88,11 +79,11 @@ def _scheme(name: str) -> str:
     groups = ", ".join("the whole row" if size == -1 else f"{size}" for size in scheme.groups)
     return "\n".join(
         (
-            _SCHEMES[name],
+            scheme.about,
             f"bits a weight:  {scheme.bits}",
             f"group sizes:    {groups}",
             f"activations:    {', '.join(scheme.activations)}",
-            f"formats:        {', '.join(scheme.formats)}",
+            f"formats:        {', '.join(holding(name))}",
             f"asymmetric:     {'possible' if scheme.asymmetric else 'no'}",
             f"default method: {scheme.default_method}",
         )

@@ -47,7 +47,7 @@ class VariantTable:
     observer: str | None = None
     skip: tuple[str, ...] = ()
     include_head: bool = False
-    format: Literal["compressed-tensors", "gptq", "bitsandbytes", "none"] = "compressed-tensors"
+    format: str = "compressed-tensors"
     options: tuple[tuple[str, str], ...] = ()
     overrides: tuple[tuple[str, str], ...] = ()
 

@@ -83,10 +83,11 @@ def sweep(
     """
     from qtool.evaluate.items.tasks import load_task
     from qtool.evaluate.stage import ask_for
+    from qtool.formats.schemes import SCHEMES
     from qtool.models.checkpoint import weights_digest
     from qtool.quantize.request import recipe
 
-    if settings.scheme not in ("w8a8", "fp8"):
+    if not (settings.scheme in SCHEMES and SCHEMES[settings.scheme].rounds_inputs):
         raise UsageError(f"scheme {settings.scheme!r} has no activation ranges to sweep; use w8a8 or fp8")
     if not settings.tasks:
         raise UsageError("no task is named; name at least one, for example --task arithmetic")

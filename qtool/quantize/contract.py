@@ -25,12 +25,14 @@ Visitor = Callable[[str, Tensor], None]
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a method asks for. `options` are its own settings with one line of help each; `package` is an optional
-    package and the extra that installs it; `sequences` says that it must see calibration tokens."""
+    """What a method asks for. `formats` are those it writes itself: one of scope "block" names none, for its results
+    are stored in any format that holds the scheme. `options` are its own settings with one line of help each;
+    `package` is an optional package and the extra that installs it; `sequences` says that it must see calibration
+    tokens."""
 
     scope: Literal["block", "folder"]
     schemes: tuple[str, ...]
-    formats: tuple[str, ...]
+    formats: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
     sequences: bool = False
     package: tuple[str, str] | None = None

@@ -20,7 +20,7 @@ from qtool.quantize.blocks.layerwise import PROPAGATE, propagated
 from qtool.quantize.blocks.sequential import Job, measure_outcome, quantize_blocks
 from qtool.quantize.contract import BlockMethod, FolderMethod, FolderWork
 from qtool.quantize.output.folder import Made, manifest_of, write_beside
-from qtool.quantize.output.layouts import layer_bytes, scale_dtype
+from qtool.quantize.output.layouts import layer_bytes, scale_dtype, stored_format
 from qtool.quantize.output.ledger import enforce, kept_row, stack_row
 from qtool.quantize.output.lint import emulated_here
 from qtool.quantize.output.notes import notes_of
@@ -162,7 +162,7 @@ def expected_bytes(order: Order) -> int:
         if layer is None or not name.endswith(".weight"):
             total += checkpoint.tensor_bytes(name)
             continue
-        form = schemes[layer.name].stored_format(order.recipe.format)
+        form = stored_format(schemes[layer.name], order.recipe.format)
         scale_bytes = scale_dtype(order.recipe.format, checkpoint.dtype(name)).itemsize
         total += layer_bytes(layer.rows, layer.columns, form, scale_bytes)
     return total

@@ -25,7 +25,7 @@ class Recipe:
     activations: Activations = "none"
     observer: str | None = None
     skip: tuple[str, ...] = ("lm_head",)
-    format: Literal["compressed-tensors", "gptq", "bitsandbytes", "none"] = "compressed-tensors"
+    format: str = "compressed-tensors"
     options: tuple[tuple[str, str], ...] = ()
     overrides: tuple[tuple[str, str], ...] = ()
 

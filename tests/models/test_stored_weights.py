@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from qtool.errors import ModelError
-from qtool.formats.stored_format import stored_formats
-from qtool.formats.stored_weights import StoredFormat, StoredWeight, decode, dequantize, group_index
+from qtool.formats.stored_format import decode, stored_formats
+from qtool.formats.stored_weights import StoredFormat, StoredWeight, dequantize, group_index
 from qtool.models.architecture import describe
 from qtool.models.checkpoint import open_checkpoint
 

@@ -9,9 +9,10 @@ import torch
 
 from qtool import catalog
 from qtool.errors import MissingPackage, PlanError
+from qtool.formats.schemes import SCHEMES
 from qtool.models.checkpoint import open_checkpoint
 from qtool.quantize.blocks.streaming import StreamedModel
-from qtool.quantize.request.recipe import METHODS, SCHEMES, completed, recipe_problems
+from qtool.quantize.request.recipe import METHODS, completed, recipe_problems
 from qtool.records.variant import Recipe, Variant
 
 Make = Callable[..., Variant]
@@ -27,10 +28,11 @@ def recipes() -> list[Recipe]:
         for scheme in catalog.load(METHODS, name, kind="method").NEEDS.schemes:
             group_size = 32 if 32 in SCHEMES[scheme].groups else -1
             layout = SCHEMES[scheme].formats[0]
-            if layout not in catalog.load(METHODS, name, kind="method").NEEDS.formats:
-                layout = catalog.load(METHODS, name, kind="method").NEEDS.formats[0]
+            formats = catalog.load(METHODS, name, kind="method").NEEDS.formats
+            if formats and layout not in formats:
+                layout = formats[0]
             kept = {"base": (), "gptq": ("lm_head",)}.get(scheme if scheme == "base" else layout, ("lm_head", KEPT))
-            found.append(completed(Recipe(scheme, name, group_size, skip=kept, format=layout)))  # type: ignore[arg-type]
+            found.append(completed(Recipe(scheme, name, group_size, skip=kept, format=layout)))
     return found
 
 

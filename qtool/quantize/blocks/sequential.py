@@ -18,7 +18,7 @@ from qtool.quantize.blocks.outcome import held_out_change
 from qtool.quantize.blocks.routed_experts import with_experts
 from qtool.quantize.blocks.streaming import StreamedModel
 from qtool.quantize.contract import BlockMethod, BlockWork, LayerResult, LayerWork
-from qtool.quantize.output.layouts import layer_tensors, scale_dtype
+from qtool.quantize.output.layouts import grid_of, layer_tensors, scale_dtype, stored_format
 from qtool.quantize.output.ledger import OutputError, kept_row, nonfinite, row_of, weight_error
 from qtool.quantize.request.selection import Selection
 from qtool.quantize.rounding.activations import quantize_inputs, round_input
@@ -323,9 +323,8 @@ class _Finished:
         self._result = result
         self._error = error
         scheme = job.selection.schemes[work.name]
-        form = (scheme if work.static or scheme.activations != "static" else scheme.dynamic()).stored_format(
-            job.recipe.format
-        )
+        scheme = scheme if work.static or scheme.activations != "static" else scheme.dynamic()
+        form = stored_format(scheme, job.recipe.format)
         self.tensors = layer_tensors(work.name, result.weight, form)
         self.number = tensor_digest(dequantize(result.weight))
 
@@ -343,7 +342,7 @@ class _Finished:
 
 def _layer_work(job: Job, layer: LinearLayer, module: nn.Module, stored: torch.dtype) -> LayerWork:
     scheme = job.selection.schemes[layer.name]
-    grid = scheme.grid(scale_dtype(job.recipe.format, stored))
+    grid = grid_of(scheme, scale_dtype(job.recipe.format, stored))
     return LayerWork(layer, module, grid, scheme.scheme, static=scheme.activations == "static")
 
 

@@ -24,7 +24,6 @@ from qtool.records.variant import Recipe
 NEEDS = Needs(
     scope="block",
     schemes=("w4a16", "w8a16", "w8a8"),
-    formats=("compressed-tensors", "gptq"),
     options=OPTIONS,
     sequences=True,
 )

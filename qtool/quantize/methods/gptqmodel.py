@@ -15,6 +15,7 @@ import json
 import os
 
 from qtool.errors import QuantizationError
+from qtool.formats.schemes import SCHEMES
 from qtool.formats.stored_format import read_weight, stored_formats, stored_names
 from qtool.formats.stored_weights import StoredFormat, dequantize
 from qtool.machine.device import choose_device
@@ -24,7 +25,6 @@ from qtool.quantize.contract import FolderResult, FolderWork, Needs
 from qtool.quantize.output.ledger import kept_row
 from qtool.quantize.output.linking import link_or_copy
 from qtool.quantize.output.verify import prompts_of, run_too
-from qtool.quantize.request.recipe import SCHEMES
 from qtool.quantize.request.selection import why_skipped
 from qtool.records.variant import LedgerRow, Recipe, Verification
 from qtool.store.codec import read_json_object

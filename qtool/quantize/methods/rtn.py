@@ -22,7 +22,6 @@ from qtool.records.variant import Recipe
 NEEDS = Needs(
     scope="block",
     schemes=("w4a16", "w8a16", "w8a8", "fp8"),
-    formats=("compressed-tensors", "gptq"),
     options={"clip": "none (full range) or mse (least squared error); default none"},
 )
 

@@ -23,7 +23,6 @@ from qtool.records.variant import Recipe
 NEEDS = Needs(
     scope="block",
     schemes=("w8a8",),
-    formats=("compressed-tensors",),
     options=OPTIONS | {"rounding": "gptq (error feedback) or rtn (to nearest); default gptq"},
     sequences=True,
 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qtool import __version__
+from qtool.formats import registry
 from qtool.machine.peak_memory import peak_bytes
 from qtool.models.checkpoint import open_checkpoint, tokenizer_digest, tokenizer_files, weights_digest
 from qtool.models.skeleton import untie
@@ -24,9 +25,8 @@ def write_beside(order: Order, folder: Path) -> None:
     kept = sorted(_left_alone(order))
     config["quantization_config"] = quantization_config(order.recipe, order.selection.schemes, kept)
     write_text(folder / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-    if order.recipe.format == "gptq":
-        text = json.dumps(config["quantization_config"], indent=2) + "\n"
-        write_text(folder / "quantize_config.json", text)
+    for name, text in registry.written(order.recipe.format).files(config["quantization_config"]).items():
+        write_text(folder / name, text)
     for name in ("generation_config.json", *tokenizer_files(order.source)):
         if (order.source / name).is_file():
             shutil.copyfile(order.source / name, folder / name)

@@ -7,6 +7,7 @@ from pathlib import Path
 from qtool import __version__
 from qtool.errors import MismatchError, ModelError
 from qtool.formats.gguf.note import KEPT_AS_CODES, PLAIN, GgufNote, gguf_note
+from qtool.formats.registry import of_packing
 from qtool.formats.stored_format import read_weight, stored_formats, stored_names
 from qtool.formats.stored_weights import StoredFormat, dequantize
 from qtool.formats.tensor_names import weights_as_used
@@ -21,6 +22,7 @@ from qtool.models.unfolded import unfold
 from qtool.progress import Progress
 from qtool.quantize.output.ledger import kept_row, nonfinite
 from qtool.quantize.output.linking import link_or_copy
+from qtool.quantize.request.recipe import DEFAULT_FORMAT
 from qtool.records.variant import LedgerRow, Recipe, SchemeName, Variant
 from qtool.store import layout
 from qtool.store.run_directory import explained, new_folder, write_record
@@ -113,6 +115,7 @@ def _recipe(
     if not formats:
         return Recipe(scheme="base", method=METHOD, skip=(), format="none")
     form, _ = Counter(formats.values()).most_common(1)[0]
+    stored = of_packing(form.packing)
     return Recipe(
         scheme=_scheme(form),
         method=METHOD,
@@ -120,7 +123,7 @@ def _recipe(
         symmetric=form.symmetric,
         activations=form.activations,
         skip=kept,
-        format="gptq" if form.packing in ("gptq", "gptq_v2") else "compressed-tensors",
+        format=stored.QUANT_METHOD if stored.SCHEMES else DEFAULT_FORMAT,  # a recipe names what can be written
         options=(("packing", form.packing),),
     )
 

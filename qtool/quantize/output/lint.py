@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
+from qtool.formats.schemes import SCHEMES, LayerScheme
 from qtool.models.architecture import Architecture, LinearLayer
-from qtool.quantize.output.layouts import LayerScheme
 
 _MARLIN_ROWS = 64
 _MARLIN_COLUMNS = 128
@@ -53,7 +53,7 @@ def emulated_here(scheme: str) -> str | None:
     """A line that says so where this machine has no products of the scheme's numbers and only emulates them."""
     import torch
 
-    if scheme != "fp8" or (torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 9)):
+    if SCHEMES[scheme].kind != "float8" or (torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 9)):
         return None
     return "fp8: this machine has no 8-bit float products; the variant can be made, but runs emulated, slowly"
 

@@ -9,6 +9,7 @@ import psutil
 
 from qtool.data.probe_text import probe_rows, spread_ids
 from qtool.errors import ModelError, QuantizationError
+from qtool.formats.schemes import LayerScheme
 from qtool.formats.stored_format import read_weight, stored_formats
 from qtool.formats.stored_weights import dequantize
 from qtool.formats.tensor_names import weights_as_used
@@ -17,7 +18,6 @@ from qtool.models.checkpoint import open_checkpoint
 from qtool.models.skeleton import vocabulary_of
 from qtool.quantize.blocks.finished_parts import PartRecord, tensor_digest
 from qtool.quantize.output.engine_trial import run_in_engine
-from qtool.quantize.output.layouts import LayerScheme
 from qtool.quantize.output.lint import lint, unread_by_transformers
 from qtool.quantize.output.readings import NotForTransformers, beside_loaded, beside_own_reading, beside_transformers
 from qtool.records.variant import Verification

@@ -3,11 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
+from qtool.formats.schemes import SCHEMES, LayerScheme
 from qtool.formats.tensor_names import weights_as_used
 from qtool.models.architecture import describe
 from qtool.models.checkpoint import open_checkpoint
 from qtool.progress import Progress
-from qtool.quantize.output.layouts import LayerScheme
 from qtool.quantize.request.layer_policy import Overrides, ladder, within_budget
 from qtool.quantize.request.recipe import BUDGET, option, parse_budget
 from qtool.quantize.request.selection import select
@@ -54,7 +54,7 @@ def resolved(model: Path, recipe: Recipe, rows: tuple[tuple[int, ...], ...], pro
 
 def plain(recipe: Recipe) -> Recipe:
     """`recipe` as sensitivity measures it: rounded to nearest, activations per token, every layer by its own scheme."""
-    activations: Activations = "dynamic" if recipe.scheme in ("w8a8", "fp8") else "none"
+    activations: Activations = "dynamic" if SCHEMES[recipe.scheme].rounds_inputs else "none"
     return replace(recipe, options=(), overrides=(), method="rtn", activations=activations, observer=None)
 
 

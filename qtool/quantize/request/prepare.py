@@ -7,6 +7,7 @@ from typing import Any
 
 from qtool import catalog
 from qtool.errors import MismatchError, PlanError, QuantizationError, StoreError
+from qtool.formats.schemes import SCHEMES
 from qtool.formats.stored_format import stored_formats
 from qtool.formats.tensor_names import StoredNames, open_as_used
 from qtool.models.architecture import Architecture, describe_model
@@ -167,7 +168,7 @@ def _input_scales(
     missing = sorted(layer for layer in selection.schemes if layer not in reach)
     if missing:
         raise MismatchError(f"{calibration}: has no range for {len(missing)} layers, first {missing[0]}")
-    steps = 448.0 if recipe.scheme == "fp8" else 127.5
+    steps = 448.0 if SCHEMES[recipe.scheme].kind == "float8" else 127.5
     scales = {}
     for layer in architecture.linears:
         if layer.name in selection.schemes:

@@ -1,11 +1,13 @@
-"""What a recipe may ask for: schemes, groups, activations and formats that can be meant together. Loads no torch."""
+"""What a recipe may ask for: schemes, groups, activations and formats that can be meant together."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 from qtool import catalog
 from qtool.errors import PlanError, UnknownName
+from qtool.formats import registry
+from qtool.formats.schemes import SCHEMES
 from qtool.records.variant import Recipe
 
 METHODS = "qtool.quantize.methods"
@@ -15,33 +17,6 @@ BASELINE = Recipe(scheme="base", method="baseline", skip=(), format="none")
 
 DEFAULT_METHOD = Recipe("base").method
 DEFAULT_FORMAT = Recipe("base").format
-
-_GROUPS = (32, 64, 128, -1)
-
-
-@dataclass(frozen=True, slots=True)
-class Scheme:
-    """What a scheme stores: bits a weight, group sizes that may be asked for, how activations may be treated, the
-    formats that can hold it, and the method that makes it where none is named."""
-
-    bits: int
-    groups: tuple[int, ...]
-    activations: tuple[str, ...]
-    formats: tuple[str, ...]
-    asymmetric: bool = False
-    default_method: str = DEFAULT_METHOD
-
-
-SCHEMES: Mapping[str, Scheme] = {
-    "base": Scheme(16, (-1,), ("none",), ("none",)),
-    "w4a16": Scheme(4, _GROUPS, ("none",), ("compressed-tensors", "gptq"), asymmetric=True),
-    "w8a16": Scheme(8, _GROUPS, ("none",), ("compressed-tensors", "gptq"), asymmetric=True),
-    "w8a8": Scheme(8, (-1,), ("dynamic", "static"), ("compressed-tensors",)),
-    "fp8": Scheme(8, (-1,), ("dynamic", "static"), ("compressed-tensors",)),
-    "gguf": Scheme(16, (-1,), ("none",), ("none",)),  # imported only: numbers of block types that have no codes here
-    "nf4": Scheme(4, (-1,), ("none",), ("bitsandbytes",), default_method="bitsandbytes"),
-    "int8": Scheme(8, (-1,), ("none",), ("bitsandbytes",), default_method="bitsandbytes"),
-}
 
 
 def skipped_layers(names: Sequence[str], *, include_head: bool) -> tuple[str, ...]:
@@ -53,13 +28,13 @@ def completed(recipe: Recipe) -> Recipe:
     """`recipe` with what was left open filled in by the only or the safe choice."""
     if recipe.scheme == "base":
         return replace(BASELINE, options=recipe.options)
-    if recipe.scheme in ("w8a8", "fp8") and recipe.activations == "none":
+    if SCHEMES[recipe.scheme].rounds_inputs and recipe.activations == "none":
         recipe = replace(recipe, activations="dynamic")
     if recipe.activations == "static" and recipe.observer is None:
         recipe = replace(recipe, observer="absmax")
     if recipe.method == DEFAULT_METHOD:
         recipe = replace(recipe, method=SCHEMES[recipe.scheme].default_method)
-    return replace(recipe, format=_only_format(recipe) or recipe.format)  # type: ignore[arg-type]
+    return replace(recipe, format=_only_format(recipe) or recipe.format)
 
 
 def recipe_problems(recipe: Recipe) -> tuple[str, ...]:
@@ -73,14 +48,14 @@ def recipe_problems(recipe: Recipe) -> tuple[str, ...]:
     if recipe.activations not in scheme.activations:
         allowed = " or ".join(scheme.activations)
         problems.append(f"activations: {recipe.activations!r} does not go with {recipe.scheme}; use {allowed}")
-    if recipe.format not in scheme.formats:
-        allowed = " or ".join(scheme.formats)
+    if recipe.format not in (known := registry.holding(recipe.scheme)):
+        allowed = " or ".join(known)
         problems.append(f"format: {recipe.format!r} cannot hold {recipe.scheme}; use {allowed}")
-    if not recipe.symmetric and (not scheme.asymmetric or recipe.format == "gptq"):
+    if not recipe.symmetric and (not scheme.asymmetric or _declares(recipe, "SYMMETRIC")):
         problems.append(f"symmetric: false is not safe with {recipe.scheme} in {recipe.format}; leave it out")
     if recipe.observer is not None and recipe.activations != "static":
         problems.append("observer: only static activations use a calibrated range; set activations = 'static'")
-    if recipe.format == "gptq" and (recipe.overrides or option(recipe, BUDGET, "")):
+    if _declares(recipe, "ONE_SCHEME") and (recipe.overrides or option(recipe, BUDGET, "")):
         problems.append("overrides: GPTQ has one scheme for all layers; use format compressed-tensors")
     if budget := option(recipe, BUDGET, ""):
         try:
@@ -129,13 +104,20 @@ def choice_problem(recipe: Recipe, name: str, default: str, choices: tuple[str, 
     return () if text in choices else (f"options.{name}: {text!r} is not one of {', '.join(choices)}",)
 
 
+def _declares(recipe: Recipe, what: str) -> bool:
+    """Whether the recipe's format says `what` of itself; those of methods that write whole folders say nothing."""
+    if recipe.format.replace("-", "_") not in catalog.names(registry.PACKAGE):
+        return False
+    return bool(getattr(registry.written(recipe.format), what, False))
+
+
 def _only_format(recipe: Recipe) -> str | None:
     """The one format that scheme and method have in common, where the usual one is not among them."""
     try:
         needs = catalog.load(METHODS, recipe.method, kind="method").NEEDS
     except UnknownName:
         return None  # `recipe_problems` says so
-    common = [name for name in SCHEMES[recipe.scheme].formats if name in needs.formats]
+    common = [name for name in registry.holding(recipe.scheme) if not needs.formats or name in needs.formats]
     return common[0] if len(common) == 1 and recipe.format == DEFAULT_FORMAT else None
 
 
@@ -148,7 +130,7 @@ def _method_problems(recipe: Recipe) -> tuple[str, ...]:
     problems = []
     if recipe.scheme not in needs.schemes:
         problems.append(f"method: {recipe.method!r} does not make {recipe.scheme}, only {', '.join(needs.schemes)}")
-    elif recipe.format not in needs.formats:
+    elif needs.formats and recipe.format not in needs.formats:
         problems.append(f"format: {recipe.method!r} does not write {recipe.format!r}, only {', '.join(needs.formats)}")
     for name, _ in recipe.options:
         if name not in needs.options and (name != BUDGET or needs.scope != "block"):

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from qtool.errors import QuantizationError, UnknownName
+from qtool.formats.schemes import SCHEMES, LayerScheme
 from qtool.models.architecture import Architecture, LinearLayer
-from qtool.quantize.output.layouts import LayerScheme
-from qtool.quantize.request.recipe import HEAD, SCHEMES
+from qtool.quantize.request.recipe import HEAD
 from qtool.records.variant import Recipe
 
 HEAD_KEPT = "the output head stays by default (--include-head quantizes it)"
@@ -56,7 +56,7 @@ def _layer_scheme(recipe: Recipe, scheme: str) -> LayerScheme:
     same = scheme == recipe.scheme
     activations = recipe.activations if same or recipe.activations in facts.activations else facts.activations[0]
     group_size = recipe.group_size if same or recipe.group_size in facts.groups else -1
-    return LayerScheme(scheme, group_size, recipe.symmetric or not facts.asymmetric, activations)  # type: ignore[arg-type]
+    return LayerScheme(scheme, group_size, recipe.symmetric or not facts.asymmetric, activations)
 
 
 def _names(architecture: Architecture, layer: LinearLayer, pattern: str) -> bool:
@@ -117,7 +117,7 @@ def _indivisible(chosen: list[LinearLayer], schemes: Mapping[str, LayerScheme]) 
 def _unpackable(chosen: list[LinearLayer], schemes: Mapping[str, LayerScheme]) -> list[str]:
     problems = []
     for layer in chosen:
-        each = 32 // SCHEMES[schemes[layer.name].scheme].bits
+        each = 32 // schemes[layer.name].row.bits
         if layer.rows % each or layer.columns % each:
             problems.append(
                 f"{layer.name}: GPTQ packs {each} codes a word, and {layer.rows} x {layer.columns} is no multiple of it"

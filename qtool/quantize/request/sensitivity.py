@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from qtool import __version__
 from qtool.errors import PlanError
+from qtool.formats.schemes import LayerScheme
 from qtool.formats.stored_weights import dequantize
 from qtool.formats.tensor_names import weights_as_used
 from qtool.models.architecture import Architecture, LinearLayer, describe_model
@@ -22,7 +23,7 @@ from qtool.models.completeness import load_base
 from qtool.models.identity import identify
 from qtool.models.unfolded import unfold
 from qtool.progress import Progress
-from qtool.quantize.output.layouts import LayerScheme, layer_bytes, scale_dtype
+from qtool.quantize.output.layouts import grid_of, layer_bytes, scale_dtype, stored_format
 from qtool.quantize.request.recipe import completed, recipe_problems
 from qtool.quantize.request.selection import Selection, select
 from qtool.quantize.rounding.activations import quantize_inputs
@@ -98,7 +99,7 @@ def measure(
 def stored_bytes(layer: LinearLayer, scheme: LayerScheme, recipe: Recipe, dtype: torch.dtype) -> int:
     """Size of the stored tensors of one layer under `scheme`."""
     size = scale_dtype(recipe.format, dtype).itemsize
-    return layer_bytes(layer.rows, layer.columns, scheme.stored_format(recipe.format), size)
+    return layer_bytes(layer.rows, layer.columns, stored_format(scheme, recipe.format), size)
 
 
 def sensitivity_text(found: Sensitivity) -> str:
@@ -146,7 +147,7 @@ class _Bench:
     def _rounded(self, layer: LinearLayer) -> Iterator[None]:
         module: Any = self._model.get_submodule(layer.name)
         scheme, held = self._selection.schemes[layer.name], module.weight
-        grid = scheme.grid(scale_dtype(self._recipe.format, held.dtype))
+        grid = grid_of(scheme, scale_dtype(self._recipe.format, held.dtype))
         rounded = dequantize(round_to_grid(held.detach().float(), grid)).to(held)
         module.weight = nn.Parameter(rounded, requires_grad=False)
         handle = None
