@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +20,10 @@ version = "1.0"
 shouting = "qtool_shouting"
 [project.entry-points."qtool.observers"]
 twice = "qtool_shouting"
+[project.entry-points."qtool.formats"]
+bytes = "qtool_bytes"
 [tool.hatch.build.targets.wheel]
-only-include = ["qtool_shouting.py"]
+only-include = ["qtool_shouting.py", "qtool_bytes.py"]
 """
 MODULE = '''"""Answers in capital letters.
 
@@ -57,12 +60,20 @@ max_new_tokens = 4
 """
 
 
+def format_of_the_page() -> str:
+    """The format that docs/how-to/format.md shows, without the lines that try it."""
+    page = (Path(__file__).resolve().parent.parent / "docs" / "how-to" / "format.md").read_text(encoding="utf-8")
+    code = next(re.finditer(r"^```python\n(.*?)^```", page, re.M | re.S))[1]
+    return code[: code.index("\nform = ")]
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that the package was installed into."""
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("installed")
     (source / "pyproject.toml").write_text(PROJECT)
     (source / "qtool_shouting.py").write_text(MODULE)
+    (source / "qtool_bytes.py").write_text(format_of_the_page())
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
     subprocess.run([*command, "--target", str(target), str(source)], check=True)
     return target
@@ -92,6 +103,19 @@ def test_an_installed_metric_scores_a_task(installed: Path, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     score = json.loads(done.stdout)["evaluations"][0]["score"]
     assert (score["metric"], score["unit"], score["items"]) == ("shouting", "fraction", 2)
+
+
+def test_an_installed_format_is_written_and_read(installed: Path, tmp_path: Path) -> None:
+    variant = tmp_path / "variant"
+    done = qtool(
+        installed, "quantize", "reference-64", "--scheme", "w8a16", "--format", "bytes", "-q", "-o", str(variant)
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((variant / "config.json").read_text())["quantization_config"]["quant_method"] == "bytes"
+    verification = json.loads((variant / "variant.json").read_text())["verification"]
+    assert verification["engine_tokens"] > 0
+    refused = qtool(installed, "quantize", "reference-64", "--scheme", "w8a8", "--format", "bytes", "-q", "-o", "x")
+    assert "'bytes' cannot hold w8a8; use compressed-tensors" in refused.stderr
 
 
 def test_without_the_package_the_name_is_unknown() -> None:

@@ -66,7 +66,7 @@ def test_every_plugin_can_be_explained_in_its_four_headings() -> None:
 @pytest.mark.parametrize(
     ("name", "kinds"),
     [
-        ("gptq", ["method"]),
+        ("gptq", ["method", "format"]),
         ("w4a16", ["scheme"]),
         ("mixed", ["set"]),
         ("reference-64", ["model"]),

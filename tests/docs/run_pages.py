@@ -15,7 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = ("README.md", "docs/python-api.md", *(f"docs/how-to/{name}.md" for name in ("method", "metric", "task")))
+QUICK = (
+    "README.md",
+    "docs/python-api.md",
+    *(f"docs/how-to/{name}.md" for name in ("method", "metric", "task", "format")),
+)
 SLOW = ("docs/tutorial.md",)
 VERDICT_CODES = (0, 1, 2)
 
