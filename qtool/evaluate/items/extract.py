@@ -53,6 +53,8 @@ def _letter(text: str, item: Item, task: TaskSpec) -> str | None:
 
 
 def _words(text: str, item: Item, task: TaskSpec) -> str | None:
+    if item.choices and all(len(choice) == 1 and choice.isupper() and choice.isascii() for choice in item.choices):
+        return letter(own_turn(text), options(item))
     if item.choices:
         return words.label(own_turn(text), item.choices)
     if number(item.target) is not None and not re.search(r"[^\W\d]", item.target):

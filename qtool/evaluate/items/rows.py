@@ -98,12 +98,14 @@ def _file_rows(path: Path) -> Iterator[tuple[int, Row]]:
         with explained(path), _opened(path) as stream:
             if name.endswith((".jsonl", ".ndjson")):
                 yield from _json_lines(path, stream)
+            elif name.endswith(".json"):
+                yield from _json_rows(path, stream)
             elif name.endswith((".csv", ".tsv")):
                 yield from csv_rows(path, stream)
             elif name.endswith((".txt", ".md", ".raw", ".tokens")):
                 yield 1, {"text": "".join(stream)}
             else:
-                raise DataError(f"{path}: unknown kind of file; give .jsonl, .jsonl.gz, .csv, .tsv or .txt")
+                raise DataError(f"{path}: unknown kind of file; give .jsonl, .jsonl.gz, .json, .csv, .tsv or .txt")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}: not UTF-8 text: {error.reason} at byte {error.start}; save it as UTF-8 (Excel: CSV UTF-8)"
@@ -134,6 +136,19 @@ def _json_lines(path: Path, stream: Iterable[str]) -> Iterator[tuple[int, Row]]:
         if _SURROGATE.search(line) and not _is_text(row):
             raise DataError(f"{path}:{number}: holds half of a character (a lone surrogate); correct the text")
         yield number, row
+
+
+def _json_rows(path: Path, stream: IO[str]) -> Iterator[tuple[int, Row]]:
+    """Rows of one JSON value: a list of objects, or an object whose only list of objects they are."""
+    try:
+        value = json.loads(stream.read())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON: {error}; JSON lines are named .jsonl") from error
+    values = [value] if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
+    lists = [each for each in values if isinstance(each, list)]
+    if len(lists) != 1 or not lists[0] or not all(isinstance(row, dict) and _is_text(row) for row in lists[0]):
+        raise DataError(f"{path}: holds no list of objects, which the items would be")
+    yield from enumerate(lists[0], start=1)
 
 
 def _is_text(value: object) -> bool:
