@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from qtool.front_door.evaluation import compare, evaluate
     from qtool.front_door.layer_costs import sensitivity
     from qtool.front_door.looking import doctor, explain, lint, names, show, version
+    from qtool.front_door.publishing import push, reproduce
     from qtool.front_door.quantization import convert, estimate, import_variant, quantize
     from qtool.front_door.reporting import plot, report, report_diff, schema
     from qtool.front_door.shipping import bundle, demo, run, serve, verify
@@ -52,11 +53,13 @@ __all__ = [
     "names",
     "Plan",
     "plot",
+    "push",
     "quantize",
     "read_plan",
     "Recipe",
     "report",
     "report_diff",
+    "reproduce",
     "run",
     "schema",
     "sensitivity",
@@ -77,6 +80,7 @@ _ROOMS = {
     "qtool.front_door.evaluation": ("compare", "evaluate"),
     "qtool.front_door.layer_costs": ("sensitivity",),
     "qtool.front_door.looking": ("doctor", "explain", "lint", "names", "show", "version"),
+    "qtool.front_door.publishing": ("push", "reproduce"),
     "qtool.front_door.quantization": ("convert", "estimate", "import_variant", "quantize"),
     "qtool.front_door.reporting": ("plot", "report", "report_diff", "schema"),
     "qtool.front_door.shipping": ("bundle", "demo", "run", "serve", "verify"),

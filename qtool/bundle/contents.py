@@ -1,12 +1,16 @@
 """The files of a bundle: copied by an allow-list, then listed with size and SHA-256."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from qtool.errors import StoreError
 from qtool.records.bundle import Bundle, BundleFile
+from qtool.records.plan_lock import PlanLock
 from qtool.store import layout
+from qtool.store.codec import read_json
 from qtool.store.digest import file_digest
+from qtool.store.run_directory import write_record
 
 SUMS = "SHA256SUMS"
 _KINDS = (".safetensors", ".json", ".jinja", ".txt", ".model", ".tiktoken")
@@ -30,6 +34,29 @@ def copy_calibration(run: Path, target: Path) -> None:
         copy.mkdir()
     for path in files:
         shutil.copyfile(path, copy / path.name)
+
+
+def copy_lock(run: Path, target: Path) -> None:
+    """What the run's plan resolved to, so that the variant can be made again; nothing where there was no plan.
+
+    Paths of this machine become names: they mean nothing elsewhere, and whoever repeats it gives the folders again.
+    """
+    if not (run / layout.PLAN_LOCK).is_file():
+        return
+    lock = read_json(PlanLock, run / layout.PLAN_LOCK)
+    plan = replace(
+        lock.plan,
+        base=_name(lock.plan.base),
+        evals_dir=None if lock.plan.evals_dir is None else _name(lock.plan.evals_dir),
+        sets_dir=None if lock.plan.sets_dir is None else _name(lock.plan.sets_dir),
+    )
+    command = " ".join(_name(word) for word in lock.command.split(" "))
+    write_record(target / layout.PLAN_LOCK, replace(lock, plan=plan, command=command))
+
+
+def _name(path: str) -> str:
+    """The last part of an absolute path; anything else as it is."""
+    return Path(path).name if path.startswith(("/", "~")) else path
 
 
 def listed(folder: Path) -> tuple[BundleFile, ...]:

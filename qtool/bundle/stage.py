@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from qtool import __version__
+from qtool.bundle import bill
 from qtool.bundle.card import commands, head
 from qtool.bundle.choose import check_unchanged, choose, judged_anew
-from qtool.bundle.contents import SUMS, copy_calibration, copy_variant, listed, sums
+from qtool.bundle.contents import SUMS, copy_calibration, copy_lock, copy_variant, listed, sums
 from qtool.bundle.deploy import render, write_deploy
 from qtool.bundle.golden import golden_prompts
 from qtool.bundle.settings import best_level, deploy_settings, measured_dtype, runtime_settings
@@ -46,6 +47,7 @@ def bundle(
         check_unchanged(source, row)
         copy_variant(source, folder)
         copy_calibration(run, folder)
+        copy_lock(run, folder)
         write_text(folder / layout.REPORT_PAGE, page(report))
         advance(1)
         dtype, context_tokens, golden = _observe(run, row, folder)
@@ -92,6 +94,8 @@ def _describe(
     values |= {"head": head(row, model=model, source=source), "commands": commands(row), "licence": base.licence}
     card = render("README.md.j2", values)
     (folder / "README.md").write_text(card, encoding="utf-8")
+    materials = bill.bill_of_materials(row.variant, listed(folder), model=model, qtool_version=__version__)
+    write_text(folder / bill.FILE, materials)
     return Bundle(
         format_version=FORMAT_VERSION,
         name=model,

@@ -1,5 +1,6 @@
 """What a safetensors file says it holds, read from its header alone."""
 
+import hashlib
 import json
 import math
 import struct
@@ -68,6 +69,19 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     if size != end:
         raise ModelError(f"{path}: {size} bytes where its header asks for {end}; download it again")
     return tensors
+
+
+def tensor_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each tensor of the folder's safetensors files, with its type and shape; shards make no difference."""
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as stream:
+            for name, tensor in read_header(path).items():
+                stream.seek(tensor.offset)
+                content = hashlib.sha256(f"{tensor.dtype} {tensor.shape} ".encode())
+                content.update(stream.read(tensor.bytes))
+                found[name] = content.hexdigest()
+    return found
 
 
 def _entry(path: Path, name: str, entry: dict[str, Any], data: int) -> StoredTensor:
