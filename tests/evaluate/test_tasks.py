@@ -1,6 +1,7 @@
 """Task files and the items behind them: what is accepted, what is refused and in which words."""
 
 import gzip
+import importlib
 import json
 from pathlib import Path
 
@@ -140,7 +141,7 @@ def test_a_wrong_row_is_refused_by_line(own: Path, line: str, said: str) -> None
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["absent.jsonl", "own.parquet"])
+@pytest.mark.parametrize("name", ["absent.jsonl", "own.parquet", "own.json", "own.xlsx"])
 def test_a_file_that_cannot_be_read_is_said(own: Path, name: str) -> None:
     if name != "absent.jsonl":
         (own.parent / name).write_text("x")
@@ -162,6 +163,15 @@ def test_gzip_csv_and_text_are_read(own: Path) -> None:
     table = own.parent / "table.csv"
     table.write_text("id,question,answer\n1,2+2?,4\n")
     assert tasks.load_items(task, data=table)[0].target == "4"
+    listed = own.parent / "table.json"
+    listed.write_text('[{"id": "1", "question": "2+2?", "answer": "4"}]')
+    assert tasks.load_items(task, data=listed) == tasks.load_items(task, data=table)
+    columns = own.parent / "table.parquet"
+    pyarrow = pytest.importorskip("pyarrow")
+    importlib.import_module("pyarrow.parquet").write_table(
+        pyarrow.Table.from_pylist(json.loads(listed.read_text())), columns
+    )
+    assert tasks.load_items(task, data=columns) == tasks.load_items(task, data=table)
     text = own.parent / "text.txt"
     text.write_text("One line.\n" * 500)
     pieces = tasks.load_items(tasks.load_task("perplexity"), data=text)

@@ -1,5 +1,6 @@
 """The compiled products: right against float64, the same bits for any batch, and never needed."""
 
+import ctypes
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from qtool.errors import UsageError
+from qtool.errors import CapacityError, UsageError
 from qtool.formats.stored_weights import StoredWeight, dequantize
 from qtool.kernels import dense
 from qtool.kernels.contract import Kernel
-from qtool.kernels.cpu import levels, native_build, native_cpu, native_many
+from qtool.kernels.cpu import levels, native_build, native_cpu, native_many, native_structures
 from qtool.kernels.cpu.int4_cpu import Int4Kernel
 from qtool.kernels.dense import DenseKernel
 from qtool.kernels.dispatch import choose_kernel
@@ -377,3 +378,15 @@ def test_the_way_of_many_rows_is_measured_only_where_it_may_be_faster(monkeypatc
         assert native_many.measured_faster(kernel, lambda inputs: inputs)  # nothing is done faster than a product
     wide = torch.randn(native_many.MANY, 512)
     assert torch.equal(kernel.multiply(wide), kernel.by_compiled(wide))  # a float32 model keeps its 16-bit inputs
+
+
+@needs_native
+def test_a_structure_that_python_lays_out_differently_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Longer(native_structures.Step):
+        _fields_ = (("more", ctypes.c_int64),)
+
+    library = native_build.native().library
+    native_structures.refuse_other_sizes(library)
+    monkeypatch.setattr(native_structures, "STRUCTURES", (*native_structures.STRUCTURES[:-1], Longer))
+    with pytest.raises(CapacityError, match=r"lay out Longer differently \(80 and 88 bytes\)"):
+        native_structures.refuse_other_sizes(library)

@@ -1,4 +1,4 @@
-"""Reads items from a user's file: JSON lines, CSV or plain text, gzipped or not; errors name file and line."""
+"""Reads items from a user's file: JSON lines, CSV, JSON, Parquet or plain text; errors name file and line."""
 
 import gzip
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Protocol, cast
 
 from qtool import catalog
+from qtool.data.files import read_rows
 from qtool.errors import DataError
 from qtool.evaluate.items.csv_rows import csv_rows
 from qtool.evaluate.metrics import load_metric
@@ -93,7 +94,10 @@ def texts_of(row: Row, name: str) -> tuple[str, ...]:
 
 
 def _file_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    name = path.name.removesuffix(".gz")
+    name = path.name.removesuffix(".gz").lower()
+    if name.endswith(".parquet"):  # as calibration reads it
+        yield from enumerate((dict(row.fields) for row in read_rows(path)), start=1)
+        return
     try:
         with explained(path), _opened(path) as stream:
             if name.endswith((".jsonl", ".ndjson")):
@@ -105,7 +109,7 @@ def _file_rows(path: Path) -> Iterator[tuple[int, Row]]:
             elif name.endswith((".txt", ".md", ".raw", ".tokens")):
                 yield 1, {"text": "".join(stream)}
             else:
-                raise DataError(f"{path}: unknown kind of file; give .jsonl, .jsonl.gz, .json, .csv, .tsv or .txt")
+                raise DataError(f"{path}: unknown kind of file; give .jsonl, .csv, .tsv, .json, .parquet or .txt")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}: not UTF-8 text: {error.reason} at byte {error.start}; save it as UTF-8 (Excel: CSV UTF-8)"

@@ -8,37 +8,9 @@ from torch import Tensor
 
 from qtool.kernels.cpu import native_cpu
 from qtool.kernels.cpu.native_build import native
+from qtool.kernels.cpu.native_structures import Attention
 
 _TYPES = {torch.float32, torch.bfloat16}
-
-
-class _Attention(ctypes.Structure):
-    _fields_ = (
-        ("query", ctypes.c_void_p),
-        ("query_token", ctypes.c_int64),
-        ("query_head", ctypes.c_int64),
-        ("keys", ctypes.c_void_p),
-        ("key_slot", ctypes.c_int64),
-        ("key_head", ctypes.c_int64),
-        ("key_position", ctypes.c_int64),
-        ("values", ctypes.c_void_p),
-        ("value_slot", ctypes.c_int64),
-        ("value_head", ctypes.c_int64),
-        ("value_position", ctypes.c_int64),
-        ("slots", ctypes.c_void_p),
-        ("positions", ctypes.c_void_p),
-        ("tokens", ctypes.c_int64),
-        ("heads", ctypes.c_int64),
-        ("kv_heads", ctypes.c_int64),
-        ("width", ctypes.c_int64),
-        ("value_width", ctypes.c_int64),
-        ("window", ctypes.c_int64),
-        ("scale", ctypes.c_float),
-        ("cap", ctypes.c_float),
-        ("threads", ctypes.c_int32),
-        ("narrow", ctypes.c_int32),
-        ("output", ctypes.c_void_p),
-    )
 
 
 class Tokens(NamedTuple):
@@ -61,7 +33,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, tokens: Tokens, scale: f
     wide = _wide(query)
     heads, count, width = wide.shape
     output = torch.empty(count, heads, values.shape[-1])
-    call = _Attention(
+    call = Attention(
         wide.data_ptr(), wide.stride(1), wide.stride(0),
         keys.data_ptr(), keys.stride(0), keys.stride(1), keys.stride(2),
         values.data_ptr(), values.stride(0), values.stride(1), values.stride(2),

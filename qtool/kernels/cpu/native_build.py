@@ -23,6 +23,7 @@ import psutil
 
 from qtool.errors import CapacityError
 from qtool.kernels.cpu.levels import COMMON_FLAGS, LEVELS, Level, chosen_level, lower_levels
+from qtool.kernels.cpu.native_structures import refuse_other_sizes
 
 SWITCH = "QTOOL_NATIVE"
 _FOLDER = Path(__file__).parent
@@ -204,6 +205,9 @@ def _typed(library: Any) -> Any:
     library.qtool_decoder_room.restype = number
     library.qtool_decode.argtypes = [pointer, pointer]
     library.qtool_decode.restype = None
+    library.qtool_sizes.argtypes = [pointer]
+    library.qtool_sizes.restype = None
+    refuse_other_sizes(library)
     return library
 
 

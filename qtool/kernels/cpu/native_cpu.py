@@ -11,6 +11,7 @@ from torch import Tensor
 from qtool.kernels.contract import Activations, Kernel, QuantizedWeight
 from qtool.kernels.cpu.native_build import native
 from qtool.kernels.cpu.native_panels import panel_numbers, panels
+from qtool.kernels.cpu.native_structures import Product
 from qtool.kernels.tiles import InputQuantizer
 
 _STEPS = (128, 64, 32)  # columns that share one scale of 16-bit inputs
@@ -22,29 +23,6 @@ _PANELS = 100  # added to a kind: its weight lies in panels
 _BOOK_STEP = 64
 _BOOK_ONE = 8191  # times 32767, times the eight products that a lane of 64 columns adds up, is just below 2^31
 _MOST_COLUMNS = 1 << 16  # above, exact 32-bit sums of 8-bit products could overflow
-
-
-class Product(ctypes.Structure):
-    """`Product` of native.h: a weight, and room for what it is multiplied with."""
-
-    _fields_ = (
-        ("inputs", ctypes.c_void_p),
-        ("tokens", ctypes.c_int64),
-        ("columns", ctypes.c_int64),
-        ("codes", ctypes.c_void_p),
-        ("scales", ctypes.c_void_p),
-        ("zeros", ctypes.c_void_p),
-        ("book", ctypes.c_void_p),
-        ("rows", ctypes.c_int64),
-        ("padded", ctypes.c_int64),
-        ("per_row", ctypes.c_int32),
-        ("threads", ctypes.c_int32),
-        ("input_scale", ctypes.c_float),
-        ("input_zero", ctypes.c_int32),
-        ("output", ctypes.c_void_p),
-        ("stride", ctypes.c_int64),
-        ("scratch", ctypes.c_void_p),
-    )
 
 
 class NativeKernel:

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <iterator>
 #include <vector>
 
 namespace {
@@ -325,6 +326,13 @@ class Team {  // one for each thread; everything but the constructor is called b
 }  // namespace
 
 extern "C" {
+
+// Bytes of each structure that Python fills, in the order of native_structures.py.
+void qtool_sizes(int64_t* to) {
+  const int64_t sizes[] = {sizeof(Product), sizeof(qtool::Attention), sizeof(Linear), sizeof(Norm), sizeof(Layer),
+                           sizeof(Decoder), sizeof(Step)};
+  std::copy(std::begin(sizes), std::end(sizes), to);
+}
 
 int64_t qtool_decoder_room(const Decoder* decoder, int64_t tokens) { return room_for(*decoder, tokens).all; }
 

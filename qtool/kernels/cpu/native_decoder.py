@@ -9,9 +9,8 @@ from torch import Tensor
 
 from qtool.kernels.cpu.native_attention import Tokens
 from qtool.kernels.cpu.native_build import native
-from qtool.kernels.cpu.native_cpu import NativeKernel, Product
-
-_MOST_PARTS = 3
+from qtool.kernels.cpu.native_cpu import NativeKernel
+from qtool.kernels.cpu.native_structures import Decoder, Layer, Linear, Norm, Step
 
 
 class Joined(NamedTuple):
@@ -66,81 +65,6 @@ class DecoderShape(NamedTuple):
 ACTIVATIONS = ("silu", "gelu tanh", "gelu", "relu", "relu squared")  # in the order of native_decoder.cpp
 
 
-class _Linear(ctypes.Structure):
-    _fields_ = (
-        ("product", Product),
-        ("kind", ctypes.c_int32),
-        ("step", ctypes.c_int32),
-        ("bias", ctypes.c_void_p),
-    )
-
-
-class _Norm(ctypes.Structure):
-    _fields_ = (
-        ("weight", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
-        ("epsilon", ctypes.c_float),
-        ("centred", ctypes.c_int32),
-    )
-
-
-class _Layer(ctypes.Structure):
-    _fields_ = (
-        ("input", _Norm),
-        ("middle", _Norm),
-        ("after_attention", _Norm),
-        ("after_feed_forward", _Norm),
-        ("query", _Norm),
-        ("key", _Norm),
-        ("attention", _Linear * _MOST_PARTS),
-        ("gate_up", _Linear * 2),
-        ("output", _Linear),
-        ("down", _Linear),
-        ("keys", ctypes.c_void_p),
-        ("values", ctypes.c_void_p),
-        ("window", ctypes.c_int64),
-        ("scale", ctypes.c_float),
-        ("cap", ctypes.c_float),
-        ("attention_parts", ctypes.c_int32),
-        ("gate_up_parts", ctypes.c_int32),
-        ("gated", ctypes.c_int32),
-        ("activation", ctypes.c_int32),
-        ("rotary", ctypes.c_int32),
-    )
-
-
-class _Decoder(ctypes.Structure):
-    _fields_ = (
-        ("layers", ctypes.c_void_p),
-        ("layer_count", ctypes.c_int64),
-        ("hidden", ctypes.c_int64),
-        ("heads", ctypes.c_int64),
-        ("kv_heads", ctypes.c_int64),
-        ("width", ctypes.c_int64),
-        ("inner", ctypes.c_int64),
-        ("context", ctypes.c_int64),
-        ("norm", _Norm),
-        ("head", _Linear),
-        ("threads", ctypes.c_int32),
-        ("narrow", ctypes.c_int32),
-    )
-
-
-class _Step(ctypes.Structure):
-    _fields_ = (
-        ("state", ctypes.c_void_p),
-        ("cos", ctypes.c_void_p),
-        ("sin", ctypes.c_void_p),
-        ("rotated", ctypes.c_int64),
-        ("slots", ctypes.c_void_p),
-        ("positions", ctypes.c_void_p),
-        ("tokens", ctypes.c_int64),
-        ("logits", ctypes.c_void_p),
-        ("room", ctypes.c_void_p),
-        ("product_seconds", ctypes.c_double),
-    )
-
-
 class NativeDecoder:
     """Layers, last norm and head as one call. `product_seconds` adds up the time inside products."""
 
@@ -154,8 +78,8 @@ class NativeDecoder:
         self._library: Any = native().library
         assert self._library is not None, "callers ask native_cpu.refusal first"
         self._held = (tuple(layers), norm, head)  # what the structures point to
-        self._layers = (_Layer * len(layers))(*(_layer(layer) for layer in layers))
-        self._decoder = _Decoder(
+        self._layers = (Layer * len(layers))(*(_layer(layer) for layer in layers))
+        self._decoder = Decoder(
             ctypes.addressof(self._layers), len(layers), *shape, layers[0].keys.shape[2], _norm(norm), _linear(*head),
             1, layers[0].keys.dtype is torch.bfloat16,
         )  # fmt: skip
@@ -173,7 +97,7 @@ class NativeDecoder:
         logits = torch.empty(count, self._vocabulary)
         cos, sin = (angles.contiguous() for angles in rotation)
         self._decoder.threads = torch.get_num_threads()
-        step = _Step(
+        step = Step(
             state.data_ptr(), cos.data_ptr(), sin.data_ptr(), cos.shape[-1],
             tokens.slots.data_ptr(), tokens.positions.data_ptr(), count, logits.data_ptr(), self._room.data_ptr(), 0.0,
         )  # fmt: skip
@@ -182,8 +106,8 @@ class NativeDecoder:
         return logits
 
 
-def _layer(weights: LayerWeights) -> _Layer:
-    layer = _Layer(
+def _layer(weights: LayerWeights) -> Layer:
+    layer = Layer(
         input=_norm(weights.input_norm),
         middle=_norm(weights.middle_norm),
         after_attention=_norm(weights.attention_norm),
@@ -210,14 +134,14 @@ def _layer(weights: LayerWeights) -> _Layer:
     return layer
 
 
-def _norm(norm: NormWeights | None) -> _Norm:
+def _norm(norm: NormWeights | None) -> Norm:
     if norm is None:
-        return _Norm()
-    return _Norm(norm.weight.data_ptr(), _address(norm.bias), norm.epsilon, norm.centred)
+        return Norm()
+    return Norm(norm.weight.data_ptr(), _address(norm.bias), norm.epsilon, norm.centred)
 
 
-def _linear(kernel: NativeKernel, bias: Tensor | None) -> _Linear:
-    return _Linear(kernel.product, kernel.kind, kernel.step, _address(bias))
+def _linear(kernel: NativeKernel, bias: Tensor | None) -> Linear:
+    return Linear(kernel.product, kernel.kind, kernel.step, _address(bias))
 
 
 def _address(tensor: Tensor | None) -> int | None:
