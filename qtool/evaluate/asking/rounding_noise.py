@@ -5,6 +5,7 @@ of the model (rounded_copy); the copy reads a few prompts with the answers the m
 generated and no variant is needed.
 """
 
+import inspect
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from qtool.records.evaluation import ItemResult
 from qtool.records.rounding_noise import RoundingNoise
 
 ITEMS = 64
+_ROWS = 64
 FEWEST_ITEMS = 16  # read whatever the time: fewer say nothing
 _NATS = 4  # decimals kept
 
@@ -59,6 +61,7 @@ class _Reader:
 
     def __init__(self, model: Any, status: EngineStatus) -> None:
         self._model, self._device, self._status = model, model.device, status
+        self._keeps_some = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     def status(self) -> EngineStatus:
         """That of the engine which gave the answers, so that prompts are cut alike."""
@@ -72,13 +75,21 @@ class _Reader:
         import torch
 
         ids = torch.tensor([[*request.ids, *request.continuation]], device=self._device)
+        wanted = len(request.continuation) + 1
+        kept = {"logits_to_keep": wanted} if self._keeps_some else {}
         with torch.inference_mode():
-            logits = self._model(input_ids=ids, use_cache=False).logits[0, len(request.ids) - 1 : -1].float()
+            logits = self._model(input_ids=ids, use_cache=False, **kept).logits[0, -wanted:-1]
         own = torch.tensor(request.continuation, device=self._device)[:, None]
-        chosen = logits.gather(1, own)[:, 0]
-        margins = chosen - logits.scatter(1, own, float("-inf")).amax(dim=1)
-        logprobs = chosen - torch.logsumexp(logits, dim=1)
-        return Scored(tuple(logprobs.tolist()), tuple((margins > 0).tolist()), tuple(margins.tolist()))
+        logprobs: list[float] = []
+        margins: list[float] = []
+        for rows, right in zip(
+            torch.split(logits, _ROWS), torch.split(own, _ROWS), strict=True
+        ):  # copies of some rows at a time
+            numbers = rows.float()
+            chosen = numbers.gather(1, right)[:, 0]
+            logprobs += (chosen - torch.logsumexp(numbers, dim=1)).tolist()
+            margins += (chosen - numbers.scatter(1, right, float("-inf")).amax(dim=1)).tolist()
+        return Scored(tuple(logprobs), tuple(margin > 0 for margin in margins), tuple(margins))
 
 
 def _margins_after(question: Question, row: ItemResult, reader: _Reader, context: Context) -> list[float]:
