@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from qtool.front_door.evaluation import compare, evaluate
     from qtool.front_door.layer_costs import sensitivity
     from qtool.front_door.looking import doctor, explain, lint, names, show, version
+    from qtool.front_door.proposing import init
     from qtool.front_door.publishing import push, reproduce
     from qtool.front_door.quantization import convert, estimate, import_variant, quantize
     from qtool.front_door.reporting import plot, report, report_diff, schema
@@ -48,6 +49,7 @@ __all__ = [
     "evaluate",
     "explain",
     "import_variant",
+    "init",
     "lint",
     "merge",
     "names",
@@ -80,6 +82,7 @@ _ROOMS = {
     "qtool.front_door.evaluation": ("compare", "evaluate"),
     "qtool.front_door.layer_costs": ("sensitivity",),
     "qtool.front_door.looking": ("doctor", "explain", "lint", "names", "show", "version"),
+    "qtool.front_door.proposing": ("init",),
     "qtool.front_door.publishing": ("push", "reproduce"),
     "qtool.front_door.quantization": ("convert", "estimate", "import_variant", "quantize"),
     "qtool.front_door.reporting": ("plot", "report", "report_diff", "schema"),

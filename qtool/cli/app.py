@@ -24,6 +24,7 @@ from qtool.cli import (
     evaluate,
     explain,
     import_,
+    init,
     list_,
     plot,
     push,
@@ -65,6 +66,7 @@ app = typer.Typer(
 
 _COMMANDS = (
     ("demo", demo.command),
+    ("init", init.command),
     ("run", run.command),
     ("quantize", quantize.command),
     ("eval", evaluate.command),
