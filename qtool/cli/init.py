@@ -20,7 +20,7 @@ def command(
     stage_progress(quiet).note(f"{model}: reading the model and how fast this machine reads memory")
     from qtool.front_door.proposing import init
 
-    found = init(model, output=output, minutes=minutes, replace=replace)
+    found = init(model, output=output, minutes=minutes, replace=replace, quiet=quiet)
     text = (
         f"{output}: {len(found.tasks)} tasks of up to {found.items} items, a margin of {found.margin_points:g} points\n"
         f"carry it out: qtool run {output}"

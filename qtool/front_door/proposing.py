@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING
 
 from qtool.errors import StoreError, UsageError
 from qtool.front_door.paths import PathLike
+from qtool.progress import chosen_progress
 
 if TYPE_CHECKING:
     from qtool.pipeline.propose import Proposal
 
 
-def init(model: str, *, output: PathLike = "plan.toml", minutes: float = 60.0, replace: bool = False) -> "Proposal":
+def init(
+    model: str, *, output: PathLike = "plan.toml", minutes: float = 60.0, replace: bool = False, quiet: bool = False
+) -> "Proposal":
     """Writes a commented plan for `model` to the file `output`: variants, tasks with items and margins from the time
     there is and from what that many items can show, prices. The plan is checked before it is written."""
     import tempfile
@@ -26,7 +29,8 @@ def init(model: str, *, output: PathLike = "plan.toml", minutes: float = 60.0, r
         raise StoreError(f"{target}: already exists; give another -o, or --replace")
     if minutes <= 0:
         raise UsageError(f"minutes is {minutes:g}; give more than 0")
-    found = propose(model, minutes=minutes, name=target.stem)
+    with chosen_progress(quiet).track("init", None, "steps"):
+        found = propose(model, minutes=minutes, name=target.stem)
     text = plan_text(found)
     with tempfile.TemporaryDirectory() as place:
         draft = Path(place) / target.name

@@ -132,8 +132,9 @@ method = "gptq"
 group_size = {found.group_size}
 
 # A variant must pass every task. margin_points is the drop you accept: decide it before you see a result.
-# Up to {found.items} items a task take {minutes:.2g} minutes a variant or more, as fast as this machine reads memory; {found.minutes:g} minutes were
-# given for all. With this margin a variant that loses nothing passes all {len(found.tasks)} tasks with a chance of {chance}.
+# Up to {found.items} items a task take {minutes:.2g} minutes a variant, or more: so fast does this machine read memory.
+# {found.minutes:g} minutes were given for the whole run. With this margin a variant that loses nothing passes all
+# {len(found.tasks)} tasks with a chance of {chance}.
 # Leave out what your users do not ask; add tasks of your own. A task that the base cannot do shows nothing, and the
 # report says so.
 {tasks}
