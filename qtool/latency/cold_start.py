@@ -94,4 +94,5 @@ def _peak_resident_bytes() -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(_run(Path(sys.argv[1]), Trial(**json.loads(sys.argv[2])), float(sys.argv[3])))))
+    figures = _run(Path(sys.argv[1]), Trial(**json.loads(sys.argv[2])), float(sys.argv[3]))
+    sys.stdout.write(json.dumps(asdict(figures)) + "\n")
