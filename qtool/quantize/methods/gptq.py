@@ -3,9 +3,9 @@
 What it does: measures the second moments of each layer's inputs on calibration tokens, rounds the columns with the
 largest inputs first, and feeds every rounding error into the columns still to come (Frantar et al., arXiv 2210.17323).
 Scales are fixed beforehand, so that the order leaves no trace in the format. Layers are calibrated in the order they
-run, on what the layers quantized before them really give, and each makes up for part of how far that has drifted from
-the unquantized model (Arai and Ichikawa, arXiv 2504.09629); those that add to the residual stream, for part of all that
-the stream has drifted by.
+run, on what the layers quantized before them really give. Where there are 32 tokens for each of its columns, each makes
+up for part of how far that has drifted from the unquantized model (Arai and Ichikawa, arXiv 2504.09629); those that add
+to the residual stream, for part of all that the stream has drifted by.
 
 When to use it: 4 bits, whenever there is calibration data that looks like the traffic.
 
