@@ -24,6 +24,10 @@ def command(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of the engine (default: the fastest count, measured).")
     ] = None,
+    engine: Annotated[str, typer.Option(help="qtool, or vllm where that is installed.")] = "qtool",
+    require_signature: Annotated[
+        Path | None, typer.Option(help="Refuse bundles not signed by the owner of this public key (PEM, Ed25519).")
+    ] = None,
     max_running: Annotated[
         int | None, typer.Option(min=1, help="Answers generated together (default: as measured).")
     ] = None,
@@ -87,6 +91,8 @@ def command(
         model_name=name,
         device=device,
         threads=threads,
+        engine=engine,
+        require_signature=require_signature,
         max_running=max_running,
         max_queue=max_queue,
         queue_seconds=queue_seconds,

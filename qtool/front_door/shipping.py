@@ -148,6 +148,8 @@ def serve(
     model_name: str | None = None,
     device: str = "auto",
     threads: int | None = None,
+    engine: str = "qtool",
+    require_signature: PathLike | None = None,
     max_running: int | None = None,
     max_queue: int | None = None,
     queue_seconds: float = 1.0,
@@ -183,6 +185,8 @@ def serve(
 
     if metrics_compat not in (None, "vllm"):
         raise UsageError(f"metrics_compat is {metrics_compat!r}; the one other naming is vllm")
+    if engine not in ("qtool", "vllm"):
+        raise UsageError(f"engine is {engine!r}; known: qtool, vllm")
     limits = default_limits(read_bundle(Path(bundle))) if bundle is not None else Limits()
     configure()
     limits = replaced(
@@ -208,7 +212,7 @@ def serve(
     files = (optional_path(keys), optional_path(tls_certificate), optional_path(tls_key))
     serving = Serving(
         listening=Listening(host, port, admin_port, *files),
-        running=Running(device, threads),
+        running=Running(device, threads, "vllm" if engine == "vllm" else "qtool", optional_path(require_signature)),
         routing=routing,
         watching=Watching(
             samples=optional_path(samples),

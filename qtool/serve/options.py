@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from qtool.serve.limits import Limits
 from qtool.serve.routing.breaker import Thresholds
@@ -21,10 +22,13 @@ class Listening:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """How the engine runs: its device, and its threads (None: as many as are fastest)."""
+    """How the engine runs: its device, and its threads (None: as many as are fastest); whether it is qtool's own or
+    vLLM, where that is installed. A bundle must be signed by the owner of `public_key`, where there is one."""
 
     device: str = "auto"
     threads: int | None = None
+    engine: Literal["qtool", "vllm"] = "qtool"
+    public_key: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

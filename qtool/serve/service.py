@@ -10,6 +10,7 @@ from qtool.serve.api.body import Reading
 from qtool.serve.api.refusal import Refused
 from qtool.serve.deployment import Deployment
 from qtool.serve.routing.router import Router
+from qtool.serve.watching.load import process_registry
 from qtool.serve.watching.metrics import exposition
 from qtool.serve.watching.sampling import Samples
 from qtool.serve.watching.second_look import SecondLook
@@ -31,6 +32,7 @@ class Service:
         self.samples: Samples | None = None
         self.second_look: SecondLook | None = None
         self.vllm_metrics = False
+        self._processes = process_registry(self._engine_pid)
         self._pacing: asyncio.Task[None] | None = None
         self.decoding = ThreadPoolExecutor(1, thread_name_prefix="qtool-bodies")
 
@@ -48,7 +50,8 @@ class Service:
 
     def text(self) -> bytes:
         """All series of all variants in Prometheus' text format."""
-        return exposition([backend.metrics for backend in self.router.backends], vllm=self.vllm_metrics)
+        metrics = [backend.metrics for backend in self.router.backends]
+        return exposition(metrics, vllm=self.vllm_metrics, more=[self._processes])
 
     def check_places(self) -> None:
         """Raises Refused (503) where nobody can be admitted, before a body is read."""
@@ -90,12 +93,16 @@ class Service:
             self._pacing.cancel()
         self.decoding.shutdown(wait=False, cancel_futures=True)
 
+    def _engine_pid(self) -> int | None:
+        return self.first.supervisor.pid if isinstance(self.first, Deployment) else None
+
     async def _feel_lag(self) -> None:
         """How late the event loop runs, for those who estimate waits: on a machine without spare cores a request may
         have waited in its socket before anybody knew of it."""
         while True:
             before = time.monotonic()
             await asyncio.sleep(_PACE_SECONDS)
+            self.keys.refresh()
             late = max(time.monotonic() - before - _PACE_SECONDS, 0.0)
             for backend in self.router.backends:
                 backend.places.lag_seconds = max(late, 0.8 * backend.places.lag_seconds)

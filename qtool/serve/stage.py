@@ -15,11 +15,13 @@ from qtool.serve.http_server import HttpServer, is_loopback, listen
 from qtool.serve.limits import Limits
 from qtool.serve.options import Listening, Running, Serving
 from qtool.serve.routing.breaker import Breaker
+from qtool.serve.signature import verify_signature
 from qtool.store import layout
 
 if TYPE_CHECKING:
     from qtool.serve.deployment import Deployment
     from qtool.serve.routing.router import Router
+    from qtool.serve.routing.vllm import VllmEngine
     from qtool.serve.watching.second_look import SecondLook
 
 _log = logging.getLogger("qtool.serve")
@@ -102,7 +104,8 @@ def router(
         raise UsageError("give either a bundle or --upstream")
     rungs: list[Backend] = []
     if bundle is not None:
-        rungs.append(_rung(bundle, serving, on_failure))
+        first = _vllm(bundle, serving) if serving.running.engine == "vllm" else _rung(bundle, serving, on_failure)
+        rungs.append(first)
     else:
         rungs.append(Upstream(serving.name, upstream, serving.limits or Limits()))
     model = rungs[0].model
@@ -131,10 +134,28 @@ def router(
 def _rung(folder: Path, serving: Serving, on_failure: Callable[[str, int], None]) -> "Deployment":
     from qtool.serve.supervision.gate import read_bundle
 
+    if serving.running.public_key is not None:
+        verify_signature(folder, serving.running.public_key)
     manifest = read_bundle(folder)
     return deploy(
         folder, manifest, name=serving.name, limits=serving.limits, running=serving.running, on_failure=on_failure
     )
+
+
+def _vllm(folder: Path, serving: Serving) -> "VllmEngine":
+    """The bundle behind vLLM, verified as for qtool's own engine; golden prompts are not compared."""
+    from qtool.serve.routing.vllm import VllmEngine, vllm_command
+    from qtool.serve.supervision.gate import read_bundle, verify_files
+
+    if serving.running.public_key is not None:
+        verify_signature(folder, serving.running.public_key)
+    manifest = read_bundle(folder)
+    verify_files(folder, manifest)
+    limits, model = serving.limits or default_limits(manifest), serving.name or manifest.name
+    with listen("127.0.0.1", 0) as probe:
+        port = probe.getsockname()[1]
+    command = vllm_command(folder, model, port, limits=limits, context_tokens=manifest.runtime.context_tokens)
+    return VllmEngine(command, model, port, limits, variant=manifest.variant.name)
 
 
 def _other_failed(reason: str, exit_code: int) -> None:

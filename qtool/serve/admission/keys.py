@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import logging
 import math
 import time
 import tomllib
@@ -13,6 +14,8 @@ from typing import Any
 from qtool.errors import UsageError
 from qtool.serve.api.refusal import Refused
 
+_log = logging.getLogger("qtool.serve")
+_CHECK_SECONDS = 1.0
 _FIELDS = {"sha256", "class", "concurrency", "requests_per_minute", "tokens_per_minute", "admin"}
 
 
@@ -65,6 +68,15 @@ class Key:
             self.requests.take(1)
         self.running += 1
 
+    def after(self, before: "Key | None") -> "Key":
+        """This key, or the one it was before where nothing but counts would differ."""
+        same = before is not None and self._terms() == before._terms()
+        return before if before is not None and same else self
+
+    def _terms(self) -> tuple[object, ...]:
+        budgets = (bucket.per_minute if bucket else None for bucket in (self.requests, self.tokens))
+        return (self.name, self.digest, self.key_class, self.concurrency, *budgets, self.admin)
+
     def leave(self, tokens: int) -> None:
         """Counts a request out, with the tokens that it used."""
         self.running -= 1
@@ -75,8 +87,31 @@ class Key:
 class Keys:
     """All keys of a server. Without a file everybody is let in, under one name."""
 
-    def __init__(self, keys: tuple[Key, ...] = ()) -> None:
+    def __init__(self, keys: tuple[Key, ...] = (), path: Path | None = None) -> None:
         self._keys = keys
+        self._path = path
+        self._checked_s = time.monotonic()
+        self._mark = _mark(path)
+
+    def refresh(self) -> None:
+        """Reads the file again when it has changed, looked for at most once per second. A file that cannot be read
+        leaves the keys as they are. Keys that stay the same keep their budgets and what they have running."""
+        now = time.monotonic()
+        if self._path is None or now - self._checked_s < _CHECK_SECONDS:
+            return
+        self._checked_s = now
+        mark = _mark(self._path)
+        if mark == self._mark:
+            return
+        self._mark = mark
+        try:
+            fresh = read_keys(self._path)._keys
+        except UsageError as error:
+            _log.error("the old keys stay: %s", error)
+            return
+        known = {key.digest: key for key in self._keys}
+        self._keys = tuple(key.after(known.get(key.digest)) for key in fresh)
+        _log.info("%d keys read again from %s", len(self._keys), self._path)
 
     @property
     def required(self) -> bool:
@@ -112,7 +147,15 @@ def read_keys(path: Path) -> Keys:
         raise UsageError(f"{path}: holds no key; each is a table such as [team] with sha256 = '...'")
     if len({key.digest for key in keys}) < len(keys):
         raise UsageError(f"{path}: two keys have the same sha256")
-    return Keys(keys)
+    return Keys(keys, path)
+
+
+def _mark(path: Path | None) -> tuple[int, int] | None:
+    """What changes when the file does."""
+    try:
+        return (path.stat().st_mtime_ns, path.stat().st_size) if path is not None else None
+    except OSError:
+        return None
 
 
 def _key(path: Path, name: str, table: Any) -> Key:

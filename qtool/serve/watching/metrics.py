@@ -6,6 +6,8 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Metric, generate_latest
 
 from qtool.serve.api.refusal import Outcome
+from qtool.serve.supervision.messages import Beat
+from qtool.serve.watching.load import Waits, gauges_of
 from qtool.serve.watching.vllm_names import with_vllm_names
 
 _LABELS = ("model", "variant")
@@ -21,24 +23,24 @@ _QUEUE = (0.0, 0.001, 0.005, 0.01, 0.05, 0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 30, 
 _STEP = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
-def exposition(variants: "Sequence[Metrics]", *, vllm: bool = False) -> bytes:
+def exposition(variants: "Sequence[Metrics]", *, vllm: bool = False, more: Sequence[CollectorRegistry] = ()) -> bytes:
     """The series of all `variants` in Prometheus' text format, each name described once; with `vllm` under vLLM's names
     as well."""
-    return generate_latest(_Together(variants, vllm=vllm))
+    return generate_latest(_Together([*(variant.registry for variant in variants), *more], vllm=vllm))
 
 
 class _Together:
     """Several registries as one: series of the same name belong together in the text."""
 
-    def __init__(self, variants: "Sequence[Metrics]", *, vllm: bool) -> None:
-        self._variants = variants
+    def __init__(self, registries: Sequence[CollectorRegistry], *, vllm: bool) -> None:
+        self._registries = registries
         self._vllm = vllm
 
     def collect(self) -> Iterator[Metric]:
         """Every metric once, with the samples of all variants."""
         found: dict[str, Metric] = {}
-        for variant in self._variants:
-            for metric in variant.registry.collect():
+        for registry in self._registries:
+            for metric in registry.collect():
                 known = found.setdefault(metric.name, metric)
                 if known is not metric:
                     known.samples.extend(metric.samples)
@@ -57,6 +59,9 @@ class Load(Protocol):
     @property
     def steps(self) -> int: ...
 
+    @property
+    def beat(self) -> Beat: ...
+
 
 class Metrics:
     """All series of one served variant, in a registry of its own."""
@@ -74,6 +79,12 @@ class Metrics:
         self._first = self._histogram("qtool_time_to_first_token_seconds", "Arrival to first token.", _FIRST)
         self._between = self._histogram("qtool_inter_token_latency_seconds", "Between tokens of a choice.", _BETWEEN)
         self._queue = self._histogram("qtool_request_queue_time_seconds", "Arrival to joining the batch.", _QUEUE)
+        self._waits = Waits()
+        p99 = self._gauge("qtool_request_queue_time_p99_seconds", "99 of 100 of the last five minutes waited less.")
+        p99.set_function(self._waits.p99)
+        by_class = self._counter("qtool_key_class_requests", "Requests by class of the API key.", "key_class", "class")
+        self._by_class = by_class
+        self._class_tokens = self._counter("qtool_key_class_tokens", "Tokens by class of the API key.", "key_class")
         self._per_token = self._histogram(
             "qtool_time_per_output_token_seconds",
             "First to last token, per token after the first.",
@@ -108,10 +119,16 @@ class Metrics:
         waiting.set_function(lambda: load.waiting)
         steps = self._gauge("qtool_engine_steps", "Steps the engine has taken since it started.")
         steps.set_function(lambda: load.steps)
+        gauges_of(lambda: load.beat, self._registry, _LABELS, self._labels)
 
     def ended(self, outcome: Outcome) -> None:
         """Counts one request, once."""
         self._requests[outcome].inc()
+
+    def ended_for(self, key_class: str, outcome: Outcome, tokens: int) -> None:
+        """Counts a request, and the tokens it used, for the class of its key."""
+        self._by_class.labels(*self._labels, key_class, outcome).inc()
+        self._class_tokens.labels(*self._labels, key_class).inc(tokens)
 
     def answered(self, seconds: float, choices: int) -> None:
         """An admitted request has its end after `seconds`: an answer, a failure, or its deadline."""
@@ -130,6 +147,7 @@ class Metrics:
     def queued(self, seconds: float) -> None:
         """A choice joined the batch."""
         self._queue.observe(seconds)
+        self._waits.add(seconds)
 
     def first_token(self, seconds: float) -> None:
         """A choice has its first token."""

@@ -40,6 +40,7 @@ def record(
     key = key_of(call.request)
     if key is not None:
         line["key"] = key.name
+        metrics.ended_for(key.key_class, outcome, call.tokens)
     if reason:
         line["reason"] = reason if outcome != "client_error" else reason.partition(":")[0][:80]
     if exchange is not None:

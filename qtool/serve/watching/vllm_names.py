@@ -8,6 +8,9 @@ from prometheus_client.samples import Sample
 NAMES = {
     "qtool_requests_running": "vllm:num_requests_running",
     "qtool_requests_waiting": "vllm:num_requests_waiting",
+    "qtool_kv_cache_usage_ratio": "vllm:kv_cache_usage_perc",
+    "qtool_prefix_cache_queries": "vllm:prefix_cache_queries",
+    "qtool_prefix_cache_hits": "vllm:prefix_cache_hits",
     "qtool_prompt_tokens": "vllm:prompt_tokens",
     "qtool_generation_tokens": "vllm:generation_tokens",
     "qtool_choices": "vllm:request_success",
