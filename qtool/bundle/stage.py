@@ -10,6 +10,7 @@ from qtool.bundle.contents import SUMS, copy_calibration, copy_lock, copy_varian
 from qtool.bundle.deploy import render, write_deploy
 from qtool.bundle.golden import golden_prompts
 from qtool.bundle.settings import best_level, deploy_settings, measured_dtype, runtime_settings
+from qtool.errors import StoreError
 from qtool.progress import Progress
 from qtool.records.bundle import Bundle, GoldenPrompt
 from qtool.records.report import ReportRow
@@ -36,13 +37,16 @@ def bundle(
     Raises UsageError where none is recommended or named, MismatchError where the variant is not what was evaluated,
     UnverifiedVariant where its verification failed, unless `allow_unverified` takes it all the same.
     """
+    target = output or layout.RunFolder(run).bundle
+    if target.exists() and not replace:
+        raise StoreError(f"{target}: already exists; make it again with --replace, or give another folder with -o")
     report = judged_anew(run, progress)
     row, chosen = choose(report, variant)
     source = layout.RunFolder(run).variant(row.variant.name)
     refuse_unverified(row.variant, source, allowed=allow_unverified)
     with (
         progress.track("bundle", _STEPS, "steps") as advance,
-        new_folder(output or layout.RunFolder(run).bundle, replace=replace) as folder,
+        new_folder(target, replace=replace) as folder,
     ):
         check_unchanged(source, row)
         copy_variant(source, folder)

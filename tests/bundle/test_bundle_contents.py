@@ -184,7 +184,7 @@ def test_an_evaluation_whose_verdict_is_better_than_its_numbers_is_refused(run: 
 
 def test_an_existing_bundle_is_kept_unless_replaced(run: Path):
     (run / "bundle").mkdir()
-    with pytest.raises(StoreError, match="already exists"):
+    with pytest.raises(StoreError, match="already exists; make it again with --replace"):
         bundle(run, variant=None, output=None, progress=Silent())
     bundle(run, variant=None, output=None, progress=Silent(), replace=True)
     assert (run / "bundle" / "bundle.json").is_file()

@@ -73,13 +73,19 @@ def reason(decision: str, found: verdict.Bounds, margin: float, needed: int | No
     """The verdict in one sentence with its numbers, in points."""
     drop, most, least = (round(-100 * value, 2) + 0.0 for value in (found.estimate, found.low, found.high))
     accepted, sure = f"{100 * margin:.3g} points accepted", f"{100 * (1 - found.level):.3g} %"
+    measured = f"measured a gain of {-drop:.2f}" if drop < 0 else f"measured {drop:.2f}"
+    if decision == "PASS" and most < 0:
+        return f"with {sure} confidence at least {-most:.2f} points are gained ({accepted}); {measured}"
     if decision == "PASS":
-        return f"with {sure} confidence at most {most:.2f} points are lost ({accepted}); measured {drop:.2f}"
+        return f"with {sure} confidence at most {most:.2f} points are lost ({accepted}); {measured}"
     if decision == "FAIL":
-        return f"with {sure} confidence at least {least:.2f} points are lost ({accepted}); measured {drop:.2f}"
+        return f"with {sure} confidence at least {least:.2f} points are lost ({accepted}); {measured}"
     if found.blocked:
         return f"{found.blocked}; measured {drop:.2f} points lost ({accepted})"
-    text = f"between {least:.2f} and {most:.2f} points are lost ({accepted}); {found.items} items do not decide it"
+    lost = f"between {least:.2f} and {most:.2f} points are lost"
+    if least < 0:
+        lost = f"between {-least:.2f} points gained and {most:.2f} lost"
+    text = f"{lost} ({accepted}); {found.items} items do not decide it"
     fewest = verdict.fewest_clusters(margin, found.level)
     if found.clusters is not None and found.clusters < fewest:
         text += (

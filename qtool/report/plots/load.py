@@ -141,7 +141,7 @@ def _lines(
     colour = by_variant(names)
     layers: list[Spec] = [
         {
-            "mark": {"type": "area", "opacity": 0.07, "aria": False},
+            "mark": {"type": "area", "opacity": 0.05, "aria": False},
             "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour, **_detail(more)},
         },
         {

@@ -171,7 +171,7 @@ def _spec(points: list[dict[str, object]], title: str) -> Spec:
     )
     y = {**up, "scale": scale}
     x = {**amount("x", title, tickCount=6, grid=False), "scale": {"zero": False, "nice": True, "padding": 34}}
-    margin = {"data": {"values": [{"at": -1, "words": "margin: an interval that crosses it cannot pass"}]}}
+    margin = {"data": {"values": [{"at": -1, "words": "the margin"}]}}
     at = {"y": {"field": "at", "type": "quantitative", "scale": scale}}
     front = {"filter": "datum.front == 'yes'"}
     layers: list[Spec] = [
