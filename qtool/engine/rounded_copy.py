@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qtool.engine.scheduling.memory import available_bytes, freed_at_once
 from qtool.records.place import Place, Server
 
 BITS = 4
@@ -23,14 +24,14 @@ class RoundedCopy:
         """The model as plain modules, the norm of the change over that of its weights, and an empty reason; None, 0 and
         the reason where it cannot be had."""
         if self._found is None:
-            model, why_not = self._read()
-            self._found = (model, round_weights(model) if model is not None else 0.0, why_not)
-            if model is not None:
-                model.float()  # all that is not rounded is computed as exactly as the products
+            with freed_at_once():
+                model, why_not = self._read()
+                self._found = (model, round_weights(model) if model is not None else 0.0, why_not)
+                if model is not None:
+                    model.float()  # all that is not rounded is computed as exactly as the products
         return self._found
 
     def _read(self) -> tuple[Any, str]:
-        from qtool.engine.scheduling.memory import available_bytes
         from qtool.machine.device import choose_device
         from qtool.models.checkpoint import is_quantized, open_checkpoint, read_config
         from qtool.models.completeness import load_base
