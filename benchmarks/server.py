@@ -159,6 +159,7 @@ async def kills(address: str, model: str, process: subprocess.Popen[bytes], time
             await ask(client, model, tally)
             await asyncio.sleep(0.05)
 
+    began = time.monotonic()
     async with connected(address) as client:
         users = [asyncio.create_task(user(client)) for _ in range(8)]
         for _ in range(times):
@@ -168,6 +169,7 @@ async def kills(address: str, model: str, process: subprocess.Popen[bytes], time
             back.append(await asyncio.to_thread(until_ready, address, 300))
         ended.set()
         await asyncio.gather(*users)
+    tally.seconds = time.monotonic() - began
     return tally, back
 
 
