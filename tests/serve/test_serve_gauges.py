@@ -1,9 +1,13 @@
 """Gauges that are read when somebody scrapes: engine, queue, processes, classes of keys."""
 
+import pytest
 from fake_engine import FakeEngine
 from live_server import running_server, wait_for
 
-from qtool.engine.contract import EngineStatus
+from qtool.engine.contract import EngineStatus, GenerationRequest
+from qtool.serve.admission.places import Places
+from qtool.serve.api.refusal import Refused
+from qtool.serve.supervision.jobs import Expired, Job, Shed
 from qtool.serve.supervision.messages import Beat
 from qtool.serve.watching.load import Waits, kept_ratio
 
@@ -58,3 +62,27 @@ def test_engine_and_processes_are_scraped():
         for name in ("process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds_total"):
             assert f"\n{name} " in text
         assert server.service._engine_pid() is None  # a thread of this process has none of its own
+
+
+def test_the_lateness_of_the_event_loop_counts_as_waiting():
+    clock = Clock()
+    places = Places(1, 100, queue_seconds=1.0, clock=clock)
+    for _ in range(4):  # two a second become free
+        ticket = places.admit(1)
+        clock.now += 0.5
+        ticket.release()
+    places.admit(1)
+    places.admit(1, ahead=1)
+    places.lag_seconds = 0.8
+    with pytest.raises(Refused, match="the wait would be"):
+        places.admit(1, ahead=1)
+    places.admit(1)  # who need not queue is not turned away
+
+
+def test_a_job_tells_once_why_it_is_over():
+    told: list[object] = []
+    job = Job(GenerationRequest((1,), 1), deadline_s=10.0, deliver=told.append, start_by_s=5.0)
+    assert not job.is_over(4.9)
+    assert job.is_over(5.0)
+    assert job.is_over(10.0)
+    assert [type(event) for event in told] == [Shed, Expired]
