@@ -1,13 +1,19 @@
 """Every bad request is a 4xx of one line, and the next good request is answered as before."""
 
+import asyncio
 import gzip
 import json
 import socket
+import threading
 import time
+from collections.abc import Iterator
 
 import httpx
+import psutil
 import pytest
-from live_server import Running
+from live_server import Running, wait_for
+
+_KEPT_CONNECTIONS = 10
 
 BODIES = {
     "not json": b"{",
@@ -119,6 +125,29 @@ MESSAGES = [
     [{"role": "user", "content": "x", "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": ""}}]}],
     [{"role": "assistant", "content": "x", "tool_calls": [{"id": "a"}]}],
 ]
+
+
+def names() -> list[str]:
+    """The threads of this process."""
+    return sorted(thread.name for thread in threading.enumerate())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left(served: Running) -> Iterator[None]:
+    """After all groups: tasks of the event loop, threads and descriptors are those of the beginning."""
+    served.complete(prompt="x=fine", max_tokens=9)
+    served.complete(prompt="x" * 5000)  # threads for large bodies start with the first one
+    served.wait_idle()
+    loop = served.deployment.supervisor._loop
+    assert loop is not None
+    before = len(asyncio.all_tasks(loop)), names(), psutil.Process().num_fds()
+    yield
+    served.wait_idle()
+    wait_for(lambda: len(asyncio.all_tasks(loop)) <= before[0], 15)
+    wait_for(lambda: set(names()) <= set(before[1]), 15)
+    # both ends of a connection are here, and the client keeps some of them: 200 bad requests would leave 200
+    spare = 2 * _KEPT_CONNECTIONS
+    wait_for(lambda: psutil.Process().num_fds() <= before[2] + spare, 15)
 
 
 @pytest.fixture(autouse=True)
