@@ -20,6 +20,13 @@ _COLUMNS = (
     "verdict",
 )
 
+_SERVER_TEMPLATE = {
+    "other": "the server's own chat template makes other tokens of a message than the tokenizer given; its chat API is "
+    "asked in another way than these questions were",
+    "not told": "the server does not tell what its chat template makes of a message (/tokenize), so whether its chat "
+    "API is asked as these questions were is not known",
+}
+
 
 def render(found: Findings) -> str:
     """The findings as text for a terminal."""
@@ -131,6 +138,10 @@ def _remarks(each: Evaluation) -> list[str]:
         found.append(f"{each.task}: {_length(each)}")
     if each.repeats > 1:
         found.append(f"{each.task}: {each.score.items // each.repeats:,} items, {each.repeats} answers to each")
+    if each.unlike_baseline:
+        found.append(f"{each.task}: asked otherwise than the baseline: {', '.join(each.unlike_baseline)}")
+    if each.asked is not None and each.asked.server_template in ("other", "not told"):
+        found.append(f"{each.task}: {_SERVER_TEMPLATE[each.asked.server_template]}")
     if each.parting is not None and each.engine == "openai":
         found.append(f"{each.task}: {_parting(each.parting)}")
     faults = [

@@ -179,6 +179,39 @@ class AnswerLength:
 
 
 @dataclass(frozen=True, slots=True)
+class Asking:
+    """How the questions were put, as far as it can change an answer: `template` is the digest of the chat template (of
+    what it makes of one message), empty with plain prompts; limits in tokens; `server` what a server says of its
+    software.
+
+    `server_template` says whether the server's own chat template makes the same tokens of that message: "same",
+    "other", or "not told" where it has no /tokenize; empty where no server or no template is asked.
+    """
+
+    template: str
+    max_new_tokens: int
+    temperature: float
+    context_tokens: int | None
+    server: str = ""
+    server_template: Literal["", "same", "other", "not told"] = ""
+
+    def differences(self, other: "Asking") -> tuple[str, ...]:
+        """In which points `other` was asked in another way, in words; what one side does not tell is no difference."""
+        found = []
+        if self.template != other.template:
+            found.append("chat template")
+        for name, mine, theirs in (
+            ("limit of an answer", self.max_new_tokens, other.max_new_tokens),
+            ("temperature", self.temperature, other.temperature),
+            ("context", self.context_tokens, other.context_tokens),
+            ("server version", self.server or None, other.server or None),
+        ):
+            if mine is not None and theirs is not None and mine != theirs:
+                found.append(f"{name} ({theirs} and {mine})")
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
 class Breakdown:
     """Counts of items by one property, such as the digit position of the first wrong digit."""
 
@@ -258,7 +291,8 @@ class Evaluation:
     the choices gives. `base_digest` is that of the weights of the base model that answered or that the variant was made
     from; empty where that is not known (a server, a checkpoint of others). `tier` is what the task weighs in the ship
     rule, and `critical` whether it must pass; None where an older version wrote the file. `cluster` is the slice whose
-    items count together, `margin_percent` the margin as a share of the base's score where it
+    items count together, `asked` is how the questions were put and `unlike_baseline` in what the baseline was asked
+    otherwise, `margin_percent` the margin as a share of the base's score where it
     was given so. `dtype` is what the engine computed in.
     """
 
@@ -298,6 +332,8 @@ class Evaluation:
     margin_percent: float | None = None
     repeats: int = 1
     length: AnswerLength | None = None
+    asked: Asking | None = None
+    unlike_baseline: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,10 @@ import pytest
 
 from qtool import reference
 from qtool.errors import CapacityError, UsageError
+from qtool.evaluate.asking.language import load_language
 from qtool.evaluate.asking.model import identify
 from qtool.evaluate.asking.subject import Settings
+from qtool.evaluate.items.wording import PROBE
 from qtool.evaluate.session import Order, default_output, fulfil
 from qtool.evaluate.terminal_text import render
 from qtool.front_door.paths import model_place
@@ -27,16 +29,21 @@ class Handler(BaseHTTPRequestHandler):
     """An API that knows text alone and always gives the same answer; it can neither echo nor list token ids."""
 
     version = ""
+    context: int | None = None
+    tokens: list[int] | None = None
 
     def do_GET(self) -> None:
         if self.path == "/version":
             self._send(json.dumps({"version": self.version}), status=200 if self.version else 404)
             return
-        self._send(json.dumps({"data": [{"id": "always-paris"}]}))
+        self._send(json.dumps({"data": [{"id": "always-paris", "max_model_len": self.context}]}))
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         assert "echo" not in body
+        if self.path == "/tokenize":
+            self._send(json.dumps({"tokens": self.tokens}), status=200 if self.tokens else 404)
+            return
         if "return_token_ids" in body:
             self._send('{"error": "return_token_ids: unknown"}', status=400)
             return
@@ -104,6 +111,32 @@ def test_another_version_of_the_server_is_recorded_and_asked_again(
         assert found.server == version
         digests.add(found.run_digest)
     assert len(digests) == 2
+
+
+def test_how_a_server_was_asked_is_recorded_and_held_against_the_baseline(
+    url: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    language = load_language(BASE)
+    monkeypatch.setattr(Handler, "version", "0.11.0")
+    monkeypatch.setattr(Handler, "context", 512)
+    monkeypatch.setattr(Handler, "tokens", list(language.encode(language.chat(PROBE))))
+    first = fulfil(order(url, tmp_path / "first"), Silent()).evaluations[0]
+    assert first.asked is not None
+    assert (first.asked.server, first.asked.context_tokens, first.asked.server_template) == ("0.11.0", 512, "same")
+    assert (first.asked.max_new_tokens, first.asked.temperature) == (16, 0.0)
+    assert first.asked.template
+    monkeypatch.setattr(Handler, "version", "0.12.0")
+    monkeypatch.setattr(Handler, "tokens", [1, 2, 3])
+    later = fulfil(replace(order(url, tmp_path / "later"), baseline=tmp_path / "first"), Silent())
+    found = later.evaluations[0]
+    assert found.unlike_baseline == ("server version (0.11.0 and 0.12.0)",)
+    assert found.asked is not None
+    assert found.asked.server_template == "other"
+    text = render(later)
+    assert "asked otherwise than the baseline: server version (0.11.0 and 0.12.0)" in text
+    assert "own chat template makes other tokens" in text
+    monkeypatch.setattr(Handler, "tokens", None)
+    assert identify(url, Settings(tokenizer=BASE)).server_template == "not told"
 
 
 def test_the_same_server_is_not_asked_twice(url: Server, tmp_path: Path) -> None:

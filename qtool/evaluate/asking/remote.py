@@ -8,6 +8,7 @@ not asked of it: no teacher forcing, no divergence from the baseline.
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from qtool.engine.contract import Engine
 from qtool.errors import CapacityError, RequestError, UsageError
@@ -15,6 +16,7 @@ from qtool.evaluate.asking.language import load_language
 from qtool.evaluate.asking.local import identify_folder
 from qtool.evaluate.asking.subject import Settings, Subject
 from qtool.evaluate.contract import Language
+from qtool.evaluate.items.wording import PROBE
 from qtool.records.place import Server
 from qtool.store.digest import record_digest
 
@@ -27,8 +29,9 @@ def identify_server(server: Server, settings: Settings) -> Subject:
     Raises UsageError without a tokenizer folder, CapacityError where no such server answers.
     """
     folder = _tokenizer_folder(server, settings)
-    model, software = _served_model(server), _server_software(server)
+    (model, context), software = _served_model(server), _server_software(server)
     tokenizer = identify_folder(folder)
+    template = _server_template(server, model, load_language(folder)) if tokenizer.has_chat else ""
     return Subject(
         place=server,
         name=server.name,
@@ -38,6 +41,8 @@ def identify_server(server: Server, settings: Settings) -> Subject:
         weight_error=None,
         has_chat=tokenizer.has_chat,
         server=software,
+        server_template=template,
+        context_tokens=context,
     )
 
 
@@ -84,17 +89,36 @@ def _server_software(server: Server) -> str:
     return version[:200] if isinstance(version, str) else ""
 
 
-def _served_model(server: Server) -> str:
+def _server_template(server: Server, model: str, language: Language) -> Literal["same", "other", "not told"]:
+    """Whether the server makes the same tokens of a chat message as the tokenizer's template does, by /tokenize as vLLM
+    and qtool have it. Questions are rendered here; a user of the server's chat API gets the server's own."""
     import httpx
 
-    key = os.environ.get("OPENAI_API_KEY")
+    body = {"model": model, "messages": [{"role": "user", "content": PROBE}]}
     try:
-        response = httpx.get(
-            f"{server.root}/v1/models",
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=_LIST_SECONDS,
-        )
+        response = httpx.post(f"{server.root}/tokenize", json=body, headers=_headers(), timeout=_LIST_SECONDS)
+        said = response.json().get("tokens") if response.is_success else None
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, AttributeError):
+        return "not told"
+    if not isinstance(said, list) or not said:
+        return "not told"
+    return "same" if tuple(said) == language.encode(language.chat(PROBE)) else "other"
+
+
+def _headers() -> dict[str, str]:
+    key = os.environ.get("OPENAI_API_KEY")
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def _served_model(server: Server) -> tuple[str, int | None]:
+    """The model that the server lists first, and the longest context it states for it."""
+    import httpx
+
+    try:
+        response = httpx.get(f"{server.root}/v1/models", headers=_headers(), timeout=_LIST_SECONDS)
         response.raise_for_status()
-        return str(response.json()["data"][0]["id"])
-    except (httpx.HTTPError, httpx.InvalidURL, KeyError, IndexError, TypeError, ValueError) as error:
+        listed = response.json()["data"][0]
+        context = listed.get("max_model_len")
+        return str(listed["id"]), context if isinstance(context, int) and context > 0 else None
+    except (httpx.HTTPError, httpx.InvalidURL, KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise CapacityError(f"{server}: does not answer as an OpenAI server at /v1/models: {error}") from error

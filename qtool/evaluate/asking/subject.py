@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from qtool.engine.contract import Engine
 from qtool.errors import MismatchError
@@ -38,7 +39,8 @@ class Subject:
     """A model's name and digests; where it is a quantized variant, the norm of what quantizing changed in its weights
     over their own. `has_chat` says that its tokenizer has a chat template. `base_digest` is that of the base's weights,
     empty where nothing tells which base it is. `server` is what a server says of its software, empty where it says
-    nothing."""
+    nothing; `server_template` whether its chat template is that of the tokenizer; `context_tokens` the longest
+    context it states."""
 
     place: Place
     name: str
@@ -49,6 +51,8 @@ class Subject:
     has_chat: bool = False
     base_digest: str = ""
     server: str = ""
+    server_template: Literal["", "same", "other", "not told"] = ""
+    context_tokens: int | None = None
 
     @property
     def remote(self) -> bool:

@@ -11,6 +11,7 @@ Wording = Literal["plain", "chat"]
 """`plain` is the task's `prompt` as it stands, `chat` its `chat_prompt` inside the template."""
 
 _MARK = "qtool-message"
+PROBE = "What is the capital of France?"  # what chat templates are told apart by
 
 
 def wording(task: TaskSpec, chat: Language | None) -> Wording:

@@ -12,8 +12,10 @@ from qtool.evaluate.asking.local import computed_in
 from qtool.evaluate.asking.noise_floor import read_floor
 from qtool.evaluate.asking.questions import Work
 from qtool.evaluate.items import tasks
+from qtool.evaluate.items.wording import PROBE, as_chat, wording
 from qtool.evaluate.verdicts import faults, flips, metric_scale, paired, sequential
-from qtool.records.evaluation import Agreement, Churn, Comparison, Evaluation, Forecast, ItemResult, TaskTiming
+from qtool.records.evaluation import Agreement, Asking, Churn, Comparison, Evaluation, Forecast, ItemResult, TaskTiming
+from qtool.store.digest import record_digest
 
 
 def conclude(work: Work, rows: list[ItemResult], *, baseline: Path | None, timing: TaskTiming) -> Evaluation:
@@ -23,6 +25,7 @@ def conclude(work: Work, rows: list[ItemResult], *, baseline: Path | None, timin
     before = None if baseline is None else _baseline_rows(baseline, asked.task.name, rows)
     terms = terms_of(work, rows, before, against)
     noise = results.read_noise(work.output, asked.task.name, work.digest)
+    asking = how_asked(work)
     comparison, churn, forecast, agreed = None, None, foretell(rows, noise), None
     flipped: tuple[flips.Flip, ...] = ()
     if baseline is not None and before is not None:
@@ -48,6 +51,8 @@ def conclude(work: Work, rows: list[ItemResult], *, baseline: Path | None, timin
         timing=timing,
         engine=work.settings.backend,
         server=work.subject.server,
+        asked=asking,
+        unlike_baseline=() if baseline is None else _unlike(asking, baseline, asked.task.name),
         parting=None if before is None else flips.parting(before, rows),
         seed=work.settings.seed,
         qtool_version=__version__,
@@ -74,6 +79,27 @@ def conclude(work: Work, rows: list[ItemResult], *, baseline: Path | None, timin
     )
     results.finish(work.output, evaluation, rows)
     return evaluation
+
+
+def how_asked(work: Work) -> Asking:
+    """How this work's questions are put to the model."""
+    chat = bool(work.settings.chat) and work.asked.task.scorer != "rolling"
+    language = work.model.language() if chat else None
+    worded = wording(work.asked.task, language) == "chat"
+    task = as_chat(work.asked.task) if worded else work.asked.task
+    return Asking(
+        template=record_digest(language.chat(PROBE)) if language is not None else "",
+        max_new_tokens=task.max_new_tokens,
+        temperature=task.temperature,
+        context_tokens=work.settings.context_tokens or work.subject.context_tokens,
+        server=work.subject.server,
+        server_template=work.subject.server_template if chat else "",
+    )
+
+
+def _unlike(asking: Asking, baseline: Path, task: str) -> tuple[str, ...]:
+    before = results.read_finished(baseline, task)[0].asked
+    return () if before is None else asking.differences(before)
 
 
 def terms_of(work: Work, rows: Sequence[ItemResult], before: Sequence[ItemResult] | None, against: str) -> paired.Terms:
