@@ -132,18 +132,7 @@ def _remarks(each: Evaluation) -> list[str]:
             f"{each.task}: same most likely token in {100 * each.agreement.top1_share:.2f} % of "
             f"{each.agreement.top1_tokens:,} places{divergence}"
         )
-    if each.agreement is not None and each.agreement.digit_top1_share is not None:
-        found.append(f"{each.task}: {_digits(each.agreement)}")
-    if each.length is not None:
-        found.append(f"{each.task}: {_length(each)}")
-    if each.repeats > 1:
-        found.append(f"{each.task}: {each.score.items // each.repeats:,} items, {each.repeats} answers to each")
-    if each.unlike_baseline:
-        found.append(f"{each.task}: asked otherwise than the baseline: {', '.join(each.unlike_baseline)}")
-    if each.asked is not None and each.asked.server_template in ("other", "not told"):
-        found.append(f"{each.task}: {_SERVER_TEMPLATE[each.asked.server_template]}")
-    if each.parting is not None and each.engine == "openai":
-        found.append(f"{each.task}: {_parting(each.parting)}")
+    found += _how_asked(each)
     faults = [
         f"{count} {name}"
         for name, count in (
@@ -165,6 +154,24 @@ def _remarks(each: Evaluation) -> list[str]:
         found.append(f"{each.task}: {each.decided:,} of {each.score.items:,} answers decided by teacher forcing")
     if each.forecast is not None:
         found.append(f"{each.task}: {_foretold(each.forecast)}")
+    return found
+
+
+def _how_asked(each: Evaluation) -> list[str]:
+    """Digits, length, repeats, and how the questions were put."""
+    found = []
+    if each.agreement is not None and each.agreement.digit_top1_share is not None:
+        found.append(f"{each.task}: {_digits(each.agreement)}")
+    if each.length is not None:
+        found.append(f"{each.task}: {_length(each)}")
+    if each.repeats > 1:
+        found.append(f"{each.task}: {each.score.items // each.repeats:,} items, {each.repeats} answers to each")
+    if each.unlike_baseline:
+        found.append(f"{each.task}: asked otherwise than the baseline: {', '.join(each.unlike_baseline)}")
+    if each.asked is not None and each.asked.server_template in ("other", "not told"):
+        found.append(f"{each.task}: {_SERVER_TEMPLATE[each.asked.server_template]}")
+    if each.parting is not None and each.engine == "openai":
+        found.append(f"{each.task}: {_parting(each.parting)}")
     return found
 
 
