@@ -26,9 +26,9 @@ def evals(tmp_path: Path) -> Path:
     folder = tmp_path / "evals"
     folder.mkdir()
     for name, mark in (("sums", "?"), ("extra", "!")):
-        rows = (f'{{"id": "{n}", "question": "{n}+1{mark}", "answer": " {n + 1}"}}\n' for n in range(600))
+        rows = (f'{{"id": "{n}", "question": "{n}+1{mark}", "answer": " {n + 1}"}}\n' for n in range(300))
         (folder / f"{name}.jsonl").write_text("".join(rows))
-        (folder / f"{name}.toml").write_text(TASK.format(name=name, items=600, critical="true"))
+        (folder / f"{name}.toml").write_text(TASK.format(name=name, items=300, critical="true"))
     return folder
 
 
@@ -85,7 +85,7 @@ def test_a_margin_in_percent_stays_the_same_test_when_items_are_added(workshop: 
     reply = wrong_every(40)
     looks = [
         found(workshop, evals, reply, base=wrong_every(3, offset=1), margin_percent=4.0, limit=count).evaluations[0]
-        for count in (200, 400)
+        for count in (100, 300)
     ]
     assert [each.comparison.looks for each in looks if each.comparison] in ([1, 2], [1, 1])
     assert looks[0].comparison is not None
