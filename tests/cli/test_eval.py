@@ -20,7 +20,7 @@ app.command("compare")(compare.command)
 @pytest.fixture
 def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     made = Workshop(tmp_path)
-    monkeypatch.setattr(session, "open_folder", made.open)
+    monkeypatch.setattr(session, "open_place", made.open)
     rows = (f'{{"id": "{n}", "question": "{n}+1?", "answer": " {n + 1}"}}\n' for n in range(800))
     (tmp_path / "sums.jsonl").write_text("".join(rows))
     (tmp_path / "sums.toml").write_text(TASK.format(name="sums", items=800, critical="true"))
