@@ -56,7 +56,6 @@ _BY_TYPE: dict[str, dict[str, Any]] = {
     "mamba2": {"num_heads": 8, "head_dim": 16, "n_groups": 1},
     "bamba": {"mamba_n_heads": 4, "mamba_d_head": 32, "attn_layer_indices": [1], "mamba_n_groups": 1},
     "falcon_h1": {"mamba_n_heads": 4, "mamba_d_head": 32, "mamba_d_ssm": 128, "mamba_n_groups": 1},
-    "granitemoehybrid": {"mamba_n_heads": 4, "mamba_d_head": 32, "mamba_n_groups": 1},
     "falcon": {"num_kv_heads": 4},
     "reformer": {
         "attn_layers": ["local", "local"], "axial_pos_shape": [16, 16], "axial_pos_embds_dim": [32, 32],
@@ -72,6 +71,17 @@ _BY_TYPE: dict[str, dict[str, Any]] = {
     "zaya": {"num_experts_per_tok": 1},
     "gemma4_assistant": {"hidden_size_per_layer_input": 0},
     "zamba": {"num_hidden_layers": 6, "attn_layer_offset": 1, "attn_layer_period": 2},
+    "granitemoehybrid": {
+        "mamba_n_heads": 4, "mamba_d_head": 32, "mamba_n_groups": 1,
+        "layer_types": ["linear_attention", "full_attention"],
+    },
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
+    "deepseek_v2": {"num_experts_per_tok": 2, "first_k_dense_replace": 1},
+    "dots1": {"num_experts_per_tok": 2, "n_routed_experts": 4, "first_k_dense_replace": 1},
+    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0}},
+    "longcat_flash": {"qk_head_dim": 32},
+    "dory": {"num_hidden_layers": 3, "n_input_layers": 1, "n_recurrent_layers": 1, "n_output_layers": 1},
     "inkling2_text": {"unpadded_vocab_size": 512},
     "inkling2_loop_text": {"unpadded_vocab_size": 512},
 }  # fmt: skip
@@ -151,6 +161,8 @@ def _shrunk(config: Any, parts: dict[str, Any]) -> dict[str, Any]:
                 settings[name] = _shrunk(own, getattr(type(own), "sub_configs", None) or {})
         elif name in _OF_TOKENIZER:
             settings[name] = _OF_TOKENIZER[name]
+        elif name == "per_layer_config" and value:
+            settings["global_head_dim"] = _SMALL["head_dim"]  # what those of Gemma 4 are made of
         elif name in _SMALL and value is not None and not isinstance(value, list | dict):
             settings[name] = _SMALL[name]
         elif isinstance(value, list) and layers > 2 and len(value) == layers:
@@ -169,6 +181,7 @@ _LEFT_OUT = frozenset(
         "label2id",
         "rope_scaling",
         "quantization_config",
+        "per_layer_config",
         "_name_or_path",
         "tie_encoder_decoder",
         "partial_rotary_factor",

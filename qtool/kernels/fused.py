@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from qtool.kernels.contract import Kernel, QuantizedWeight
-from qtool.kernels.linear import placeholder
+from qtool.kernels.weight_view import numbers_of, weight_view
 
 
 class SharedProduct:
@@ -25,7 +25,7 @@ class SharedProduct:
     def of(self, inputs: Tensor) -> Tensor:
         """[..., columns] -> [..., rows of all parts]."""
         if self._product is None or self._inputs is not inputs:
-            product = self.kernel.multiply(inputs.reshape(-1, self._columns))
+            product = self.kernel.multiply(inputs.reshape(-1, self._columns).contiguous())
             self._inputs, self._product = inputs, product.view(*inputs.shape[:-1], -1)
             self._left = self._parts
         found = self._product
@@ -48,8 +48,11 @@ class FusedLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """What KernelLinear shows of its weight: type and shape."""
-        return placeholder(self.out_features, self.in_features)
+        """[rows, columns], as KernelLinear shows it."""
+        kernel, own = self.shared.kernel, slice(self.first, self.last)
+        return weight_view(
+            self.out_features, self.in_features, lambda device: numbers_of(kernel, self.in_features, device)[own]
+        )
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[..., columns] -> [..., rows] in the type of `inputs`."""

@@ -1,9 +1,9 @@
 """The module that takes a linear layer's place in the model."""
 
-import torch
 from torch import Tensor, nn
 
 from qtool.kernels.contract import Kernel
+from qtool.kernels.weight_view import numbers_of, weight_view
 
 
 class KernelLinear(nn.Module):
@@ -19,13 +19,14 @@ class KernelLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """NaN [rows, columns], of no size: some models ask a layer for the type or shape of its weight. The numbers are
-        the kernel's, so whoever multiplies by these finds out at once."""
-        return placeholder(self.out_features, self.in_features)
+        """[rows, columns], for models whose own code looks at it or multiplies by it."""
+        return weight_view(
+            self.out_features, self.in_features, lambda device: numbers_of(self.kernel, self.in_features, device)
+        )
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[..., columns] -> [..., rows] in the type of `inputs`."""
-        result = self.kernel.multiply(inputs.reshape(-1, self.in_features))
+        result = self.kernel.multiply(inputs.reshape(-1, self.in_features).contiguous())
         if self.bias is not None:
             result = result + self.bias
         return result.view(*inputs.shape[:-1], self.out_features)
@@ -33,8 +34,3 @@ class KernelLinear(nn.Module):
     def extra_repr(self) -> str:
         """Shape and kernel, for a printed model."""
         return f"{self.in_features}, {self.out_features}, {self.kernel.label}"
-
-
-def placeholder(rows: int, columns: int) -> Tensor:
-    """A weight that can be looked at and not be multiplied by: one NaN seen as a matrix."""
-    return torch.full((1, 1), torch.nan).expand(rows, columns)

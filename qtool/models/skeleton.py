@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -109,6 +110,8 @@ def _empty(config: Any) -> nn.Module:
 
 @torch.no_grad()
 def _make_unstored_buffers_real(model: Any) -> None:
+    """Fills them transformers' own way, as it initializes what a checkpoint does not store: by the module that holds
+    the buffer, or by one around it (Falcon-H1). One that nobody fills stays NaN, never what memory happened to hold."""
     owners: dict[str, Any] = {"": model}
     for place, module in model.named_modules():
         # a model within a model (a text decoder) fills its own modules, as where transformers initializes it
@@ -116,9 +119,17 @@ def _make_unstored_buffers_real(model: Any) -> None:
         owners[place] = owner
         names = [name for name in module._non_persistent_buffers_set if getattr(module, name) is not None]
         for name in names:
-            setattr(module, name, torch.empty_like(getattr(module, name), device="cpu"))
+            setattr(module, name, _unfilled(getattr(module, name)))
+        around = place
         if names:
-            owner._init_weights(module)  # transformers' own way to fill what a checkpoint does not store
+            owner._init_weights(module)
+        while around and any(bool(getattr(module, name).isnan().any()) for name in names):
+            around = around.rpartition(".")[0]
+            owners[around]._init_weights(model.get_submodule(around))
+
+
+def _unfilled(buffer: torch.Tensor) -> torch.Tensor:
+    return torch.full(buffer.shape, math.nan if buffer.is_floating_point() else 0, dtype=buffer.dtype)
 
 
 def _decoded(value: Any) -> Any:

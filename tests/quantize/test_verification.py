@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from tiny_model import make_tiny_llama
 
 from qtool.data.probe_text import probe_rows
@@ -14,6 +15,7 @@ from qtool.evaluate.asking.subject import Settings
 from qtool.quantize.output import engine_trial, readings, verify
 from qtool.quantize.output.agreement import compare, partings_of, rounding_of, worst
 from qtool.quantize.output.engine_trial import Trial, run_in_engine
+from qtool.quantize.output.readings import computed_another_way
 from qtool.quantize.output.verify import prompts_of
 from qtool.records.variant import Recipe, Variant
 from qtool.report.texts.variant_text import variant_text
@@ -34,12 +36,47 @@ def test_a_tie_is_no_difference() -> None:
 def test_a_lead_within_what_the_reference_differs_by_itself_is_no_difference() -> None:
     fused = [torch.tensor([[4.0, 3.5, 0.0]])]
     eager = [torch.tensor([[3.6, 3.9, 0.0]])]  # it prefers another token itself, which is 0.5 behind
-    allowed = rounding_of(lambda _: eager, fused, torch.float32)
+    allowed = rounding_of(lambda _: eager, fused, torch.float32, enough=lambda _: True)
     assert 2 * 0.5 < allowed.lead < 2 * 0.5 + 1e-3
     assert worst(partings_of(0, fused[0], torch.tensor([1])), allowed) is None
     found = worst(partings_of(0, fused[0], torch.tensor([2])), allowed)
     assert found is not None
     assert found.lead == 4.0
+
+
+def test_a_model_with_one_attention_tells_its_rounding_by_inputs_a_last_bit_off() -> None:
+    """Two attentions that are the same one say nothing; 8-bit inputs still turn a last bit into a step."""
+    fused = [torch.tensor([[4.0, 3.5, 0.0]])]
+    ways = {"eager": fused, "nudged": [torch.tensor([[3.9, 3.6, 0.0]])]}
+    asked: list[str] = []
+
+    def passes(way: str) -> list[torch.Tensor]:
+        asked.append(way)
+        return ways[way]
+
+    parting = partings_of(0, fused[0], torch.tensor([1]))
+    nothing = rounding_of(passes, fused, torch.float32, enough=lambda _: True)
+    assert worst(parting, nothing) is not None
+    assert asked == ["eager"]
+    assert rounding_of(passes, fused, torch.float32, enough=lambda found: found.lead >= 0.1).lead < 0.5
+    assert rounding_of(passes, fused, torch.float32, enough=lambda _: False).rms > nothing.rms
+
+
+def test_a_nudge_moves_some_embeddings_by_one_rounding_and_is_gone_after() -> None:
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+        )
+    )
+    ids = torch.arange(32)[None]
+    embedding = model.get_input_embeddings()
+    plain = embedding(ids)
+    with computed_another_way(model, "nudged"):
+        moved = embedding(ids)
+    share = (moved != plain).float().mean()
+    assert 0.05 < share < 0.25
+    assert ((moved - plain).abs() <= 2.0**-16 * plain.abs()).all()
+    assert torch.equal(embedding(ids), plain)
 
 
 def test_equal_logits_need_no_allowance_and_have_none() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from qtool.data.probe_text import spread_ids
 from qtool.engine.contract import (
     Engine,
     EngineOptions,
@@ -35,6 +36,11 @@ from qtool.engine.scheduling.watched_inputs import log_probabilities, watched_in
 from qtool.errors import RequestError
 from qtool.machine.device import choose_device, choose_dtype
 from qtool.models.checkpoint import read_config
+from qtool.models.foreign import FOREIGN
+from qtool.models.foreign import reason as why
+
+_PROBE_TOKENS = 9
+_TOLERATED = 0.1  # of the logits' size: inputs in 8 bits give some hundredths, a wrong position or state far more
 
 
 def open_model(folder: Path, options: EngineOptions) -> Engine:
@@ -79,6 +85,12 @@ class TransformersEngine:
         self.simulated = loaded.simulated if loaded else False
         self.notes = (f"run by transformers, one request at a time: {note}",) if note else ()
         use_attention(model, "eager")
+        self._remembers = cache_is_right(model, device)
+        if not self._remembers:
+            self.notes = (
+                *self.notes,
+                "transformers' cache of it is wrong or missing: every token reads the whole text",
+            )
         config = model.config.get_text_config(decoder=True)
         longest = int(getattr(config, "max_position_embeddings", 0) or 2048)
         self._limits = Limits(int(config.vocab_size), min(context_tokens or longest, longest))
@@ -127,7 +139,7 @@ class TransformersEngine:
             self._current = _Alone(number, self._queue.pop(number), self._decode)
         if self._current is None:
             return events
-        event = self._current.advance(self._open(), self._device)
+        event = self._current.advance(self._open(), self._device, remembers=self._remembers)
         if event.finish is not None:
             self._current = None
         return [*events, event]
@@ -167,6 +179,25 @@ class TransformersEngine:
         return self._model
 
 
+@torch.inference_mode()
+def cache_is_right(model: Any, device: torch.device) -> bool:
+    """Whether tokens fed one by one behind transformers' cache give what one whole pass over them gives."""
+    config = model.config.get_text_config(decoder=True)
+    ids = spread_ids(int(config.vocab_size), tokens=_PROBE_TOKENS)
+    probe = torch.tensor([ids], device=device)
+    expected = whole_pass(model, probe)[0].float()
+    try:
+        found, cache = feed(model, probe[:, :-2], None)
+        logits = [found[0]]
+        for place in (-2, -1):
+            found, cache = feed(model, probe[:, [place]], cache)
+            logits.append(found[0])
+    except FOREIGN:
+        return False
+    error = (torch.cat(logits).float() - expected).square().mean().sqrt()
+    return bool(error <= _TOLERATED * expected.square().mean().sqrt())
+
+
 class _Alone:
     """The request that runs, with its own cache."""
 
@@ -179,13 +210,16 @@ class _Alone:
         self._output: list[int] = []
 
     @torch.inference_mode()
-    def advance(self, model: Any, device: torch.device) -> TokenEvent:
+    def advance(self, model: Any, device: torch.device, *, remembers: bool) -> TokenEvent:
         """Feeds the prompt or the last token and chooses the next."""
-        fed = self._request.ids if self._cache is None else self._output[-1:]
         try:
-            found, self._cache = feed(model, torch.tensor([list(fed)], device=device), self._cache)
-        except (RuntimeError, MemoryError) as error:
-            reason = f"the forward pass failed: {str(error).splitlines()[0]}"
+            if remembers:
+                fed = self._request.ids if self._cache is None else self._output[-1:]
+                found, self._cache = feed(model, torch.tensor([list(fed)], device=device), self._cache)
+            else:
+                found = whole_pass(model, torch.tensor([[*self._request.ids, *self._output]], device=device))
+        except (*FOREIGN, MemoryError) as error:
+            reason = f"the forward pass failed: {why(error)}"
             return TokenEvent(self.number, None, None, time.monotonic(), finish="error", error=reason)
         return self._settle(choose(found[:, -1], [self._chooser], [self._request.ids], [self._output])[0])
 

@@ -64,6 +64,8 @@ def attend(
     if position_bias is not None or attention_mask is not None:
         raise UnsupportedAttention("the model adds its own bias or mask to the attention scores")
     step, memory = _current.get()
+    if key.shape[2] != step.tokens or value.shape[2] != step.tokens:
+        raise UnsupportedAttention(f"the model hands its attention {key.shape[2]} keys for {step.tokens} tokens")
     layer = module.layer_idx
     assert isinstance(layer, int)
     keys, values = memory.write(layer, step, key, value)

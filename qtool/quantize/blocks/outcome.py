@@ -45,5 +45,6 @@ def _logits(streamed: StreamedModel, before: Tensor, after: Tensor) -> Iterator[
     config: Any = streamed.model.config.get_text_config(decoder=True)
     rows = max(_MOST_LOGITS // int(config.vocab_size), 1)
     for start in range(0, len(before), rows):
-        base, variant = (streamed.head(states[None, start : start + rows])[0] for states in (before, after))
+        # a row for each token: they come from many sequences, together longer than the model has positions
+        base, variant = (streamed.head(states[start : start + rows, None])[:, 0] for states in (before, after))
         yield base.float(), variant.float()

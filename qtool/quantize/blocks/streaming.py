@@ -17,6 +17,7 @@ from qtool.models.architecture import Architecture, describe_model
 from qtool.models.block_form import BlockCall, BlockForm, UnusualBlocks, replaced_forward, split_call
 from qtool.models.checkpoint import Checkpoint
 from qtool.models.completeness import shared_names
+from qtool.models.foreign import FOREIGN, reason
 from qtool.models.skeleton import empty_model
 from qtool.models.unfolded import unfold
 from qtool.quantize.rounding.activations import quantize_inputs
@@ -174,6 +175,9 @@ class StreamedModel:
         setattr(owner, leaf, tensor)
 
 
+_HIDDEN_DIMENSIONS = 3  # rows, tokens, width
+
+
 class _Seen(Exception):
     pass
 
@@ -200,8 +204,15 @@ def entering_blocks(model: Any, blocks: Sequence[str], ids: Tensor) -> tuple[Ten
         for module in modules:
             stack.enter_context(replaced_forward(module, forward))
         with contextlib.suppress(_Seen):
-            model(ids, use_cache=False)
+            try:
+                model(ids, use_cache=False)
+            except FOREIGN as error:
+                raise UnusualBlocks(
+                    f"{type(model).__name__}: it cannot be run block by block ({reason(error)}); use method rtn"
+                ) from error
     name = type(model).__name__
+    if any(hidden.dim() != _HIDDEN_DIMENSIONS for hidden in entering):
+        raise UnusualBlocks(f"{name}: its blocks hand on more than one hidden state a token; use method rtn")
     if len(calls) != len(modules):
         raise UnusualBlocks(f"{name}: its forward pass runs {len(calls)} of its {len(modules)} blocks; use method rtn")
     form.refuse_passed_on(name, calls)
