@@ -19,11 +19,13 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "benchmarks" / "results" / "architectures.md"
+_PACKAGES = ("torch", "transformers", "compressed-tensors")
 SECONDS = 240
 TOKENS = 24
 NEW_TOKENS = 8
@@ -177,6 +179,8 @@ def isolated(model_type: str, run: Callable[[str, Path], Row], work: Path) -> Ro
 
 def page(rows: list[Row], command: str) -> str:
     """The table with its summary."""
+    from qtool.machine.device import hardware
+
     counts = Counter(row.result for row in rows)
     built = len(rows) - counts["not built"]
     share = 100 / max(built, 1)
@@ -192,6 +196,9 @@ def page(rows: list[Row], command: str) -> str:
         "ok: calibrated; w4a16 by rtn and gptq, w8a16 and w8a8 made and verified; base and variants opened by qtool's",
         "engine and by transformers; the largest difference of a token's log-probability in nats between the two is",
         f"within {LARGEST['base']:g} (base), {LARGEST['w4a16']:g} (4 and 8 bits), {LARGEST['w8a8']:g} (w8a8).",
+        "",
+        f"Machine: {hardware()}; {', '.join(f'{name} {version(name)}' for name in _PACKAGES)}. A variant that is written,",
+        "kept and named unverified counts as refused: `eval` and `bundle` do not take it.",
         "",
         "| type | result | base | largest of the variants | reason or note |",
         "|---|---|---|---|---|",

@@ -11,7 +11,8 @@ from qtool.engine.backends.transformers import cache_is_right
 from qtool.engine.contract import GenerationRequest
 from qtool.engine.drive import generate
 from qtool.engine.load import open_engine
-from qtool.models.skeleton import empty_model, load_base
+from qtool.models.completeness import load_base
+from qtool.models.skeleton import empty_model
 
 
 def test_a_model_without_a_cache_generates_what_whole_passes_prefer(tmp_path: Path) -> None:
