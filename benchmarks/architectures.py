@@ -189,16 +189,16 @@ def page(rows: list[Row], command: str) -> str:
         "# Architectures",
         "",
         f"`{command}`: {len(rows)} types of transformers' causal mapping; {built} could be built small.",
-        f"{counts['ok']} ok ({counts['ok'] * share:.0f} %), {counts['refused']} refused in one line, together "
-        f"{good * share:.0f} %; {counts['wrong']} give other numbers than transformers, {counts['traceback']} end in "
+        f"{counts['ok']} ok ({counts['ok'] * share:.1f} %), {counts['refused']} refused in one line, together "
+        f"{good * share:.1f} %; {counts['wrong']} give other numbers than transformers, {counts['traceback']} end in "
         f"a traceback, {counts['hung']} hang or crash.",
         "",
         "ok: calibrated; w4a16 by rtn and gptq, w8a16 and w8a8 made and verified; base and variants opened by qtool's",
         "engine and by transformers; the largest difference of a token's log-probability in nats between the two is",
         f"within {LARGEST['base']:g} (base), {LARGEST['w4a16']:g} (4 and 8 bits), {LARGEST['w8a8']:g} (w8a8).",
         "",
-        f"Machine: {hardware()}; {', '.join(f'{name} {version(name)}' for name in _PACKAGES)}. A variant that is written,",
-        "kept and named unverified counts as refused: `eval` and `bundle` do not take it.",
+        f"Machine: {hardware()}; {', '.join(f'{name} {version(name)}' for name in _PACKAGES)}.",
+        "A variant that is written, kept and named unverified counts as refused: `eval` and `bundle` do not take it.",
         "",
         "| type | result | base | largest of the variants | reason or note |",
         "|---|---|---|---|---|",
