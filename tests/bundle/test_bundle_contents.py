@@ -76,10 +76,12 @@ def test_deployment_files_are_valid_and_filled_in(made_bundle: Path):
 def test_every_metric_in_rules_and_dashboard_is_exported(made_bundle: Path):
     import re
 
+    from qtool.serve.supervision.messages import Beat
     from qtool.serve.watching.metrics import Metrics
 
     class Idle:
         running = waiting = steps = 0
+        beat = Beat()
 
     metrics = Metrics("m", "v", "f")
     metrics.follow(Idle())
