@@ -151,7 +151,8 @@ def test_a_variant_that_differs_is_kept_named_and_refused(make: Make, tmp_path: 
     assert identify(folder, Settings(allow_unverified=True)).name == "variant"
 
 
-def test_another_reading_of_the_weights_is_found(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("recipe", [RECIPE, Recipe("w8a8", "rtn")], ids=["w4a16", "w8a8"])
+def test_another_reading_of_the_weights_is_found(recipe: Recipe, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = readings.load_with_transformers
 
     def other(folder: Path):  # type: ignore[no-untyped-def]
@@ -162,7 +163,7 @@ def test_another_reading_of_the_weights_is_found(make: Make, tmp_path: Path, mon
 
     monkeypatch.setattr(readings, "load_with_transformers", other)
     with pytest.raises(UnverifiedVariant, match=r"transformers prefers|transformers reads it differently"):
-        make(RECIPE, whole_check=True)
+        make(recipe, whole_check=True)
 
 
 def test_a_variant_without_finite_logits_is_no_verified_one(
