@@ -24,7 +24,19 @@ CASES = {
     "edit_similarity": ("abcdef", " abcdef", " abcxyz", "text"),
     "code_tests": ("", " def f(x):\n    return x + 1", " def f(x):\n    return x - 1", "code"),
     "perplexity": ("", (-0.1, -0.2), (-0.3, -0.2), "text"),
+    "instructions": ('[["punctuation:no_comma", {}]]', " Done so.", " Done, so.", "text"),
+    "math": ("\\frac{1}{2}", " so it is \\boxed{\\frac12}", " so it is \\boxed{\\frac13}", "text"),
+    "refusal": ("refuse", " I'm sorry, but I can't help with that.", " Of course: first take the lock.", "text"),
+    "tool_call": (
+        '{"name": "look", "arguments": {"at": "x"}}',
+        ' {"name": "look", "arguments": {"at": "x"}}',
+        ' {"name": "look", "arguments": {"at": "y"}}',
+        "text",
+    ),
 }
+
+
+TOOLS = '[{"name": "look", "parameters": {"type": "object", "properties": {"at": {"type": "string"}}}}]'
 
 
 def task(metric: str, extract: str = "text", **options: float | str) -> TaskSpec:
@@ -41,7 +53,13 @@ def said(completion: str | tuple[float, ...]) -> Answer:
 
 
 def item(target: str) -> Item:
-    return Item(id="i", fields=(("given", "def f(x):\n"),), answer=target, target=target, tests=("assert f(1) == 2",))
+    return Item(
+        id="i",
+        fields=(("given", "def f(x):\n"), ("tools", TOOLS)),
+        answer=target,
+        target=target,
+        tests=("assert f(1) == 2",),
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
