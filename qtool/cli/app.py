@@ -40,7 +40,7 @@ from qtool.cli import (
     version,
 )
 from qtool.errors import QtoolError, UsageError
-from qtool.machine.threads import wait_without_spinning
+from qtool.machine.threads import wait_briefly
 
 CLOSED_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
 INTERRUPTED = 130
@@ -117,7 +117,7 @@ def main() -> None:
 
     Codes 0, 1 and 2 are verdicts: whatever else ends a command has another one.
     """
-    wait_without_spinning()
+    wait_briefly()
     signal.signal(signal.SIGTERM, _interrupt)  # a plain kill cleans up like Ctrl-C does
     _use_own_code_for_usage()
     try:

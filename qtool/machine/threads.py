@@ -9,6 +9,7 @@ from pathlib import Path
 from qtool.errors import UsageError
 
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_WAITS = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}
 
 
 def usable_cores() -> int:
@@ -37,11 +38,20 @@ def computing_with(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def wait_without_spinning() -> None:
-    """To be called before torch is imported. Threads that spin while they wait take the cores of those that work: on a
-    busy machine a calibration with two of them took twice as long as with threads that sleep. A user's own setting
-    stays."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+def waiting() -> dict[str, str]:
+    """Environment in which threads that wait spin for some microseconds and then sleep, for a process that is yet to
+    import torch; empty where the user has a setting of their own.
+
+    Threads that spin as long as libgomp lets them take the cores of those that work: two programs side by side on two
+    cores were hundreds of times slower at decoding. Threads that sleep at once are woken late on an idle machine:
+    several times slower, alone. A thousand turns cost little in either case (docs/engine.md has the figures).
+    """
+    return {} if _OWN_WAITS & os.environ.keys() else {"GOMP_SPINCOUNT": "1000"}
+
+
+def wait_briefly() -> None:
+    """Makes this process one of those. To be called before torch is imported."""
+    os.environ.update(waiting())
 
 
 def _affinity() -> int:

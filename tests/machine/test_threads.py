@@ -1,9 +1,6 @@
 """Threads: what was asked for, and never more than the cores one really has."""
 
 import importlib
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +9,8 @@ import torch
 import qtool
 from qtool.errors import UsageError
 from qtool.machine import threads
+from qtool.machine.threads import waiting
+from qtool.serve.supervision.threads import environment
 
 
 @pytest.fixture
@@ -65,9 +64,11 @@ def test_a_command_computes_with_the_threads_it_is_given(tmp_path: Path, monkeyp
     assert used == [5]
 
 
-def test_the_program_s_threads_do_not_spin_unless_the_user_says_so() -> None:
-    code = "import os, qtool.machine.threads as t; t.wait_without_spinning(); print(os.environ['OMP_WAIT_POLICY'])"
-    plain = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    for environment, expected in ((plain, "PASSIVE"), (plain | {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == expected
+def test_the_program_s_threads_spin_briefly_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    assert waiting() == {"GOMP_SPINCOUNT": "1000"}
+    assert environment(2)["GOMP_SPINCOUNT"] == "1000"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    assert waiting() == {}
+    assert "GOMP_SPINCOUNT" not in environment(2)

@@ -1,22 +1,16 @@
 """How many threads an engine computes with: the cores this process really has, and of those as many as help."""
 
-import os
 import time
 from collections.abc import Callable
 
-from qtool.machine.threads import usable_cores
+from qtool.machine.threads import usable_cores, waiting
 
 _WORTH = 0.9  # more threads must save at least a tenth: on a shared machine they cost others their cores
 
 
 def environment(threads: int | None) -> dict[str, str]:
-    """What an engine's process is started with. Threads that wait must not spin: with two servers on a machine, each
-    with a thread per core, spinning made both fifteen times slower."""
-    return {
-        "OMP_NUM_THREADS": str(threads or usable_cores()),
-        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+    """What an engine's process is started with beside the server's own environment."""
+    return {"OMP_NUM_THREADS": str(threads or usable_cores()), **waiting(), "TOKENIZERS_PARALLELISM": "false"}
 
 
 def fastest(run: Callable[[], object], candidates: list[int]) -> tuple[int, dict[int, float]]:
