@@ -226,9 +226,14 @@ def _cautions(joined: Joined) -> list[str]:
     if len(machines) > 1:
         notes.append("latency: profiles come from different machines or settings and must not be compared")
     # evaluation, just before, keeps `threads` cores and one more process (graded code) busy by itself
-    busy = [p.variant for p in profiles if p.machine.load_average_before > p.machine.threads + 1]
+    busy = [p for p in profiles if p.machine.load_average_before > p.machine.threads + 1]
     if busy:
-        notes.append(f"latency: the machine was busy with other work before timing {', '.join(busy)}")
+        load = max(profile.machine.load_average_before for profile in busy)
+        names = ", ".join(profile.variant for profile in busy)
+        notes.append(
+            f"latency: the load average was up to {load:.1f} before timing {names}: other work, or the programs that "
+            "the evaluation just before had graded; `qtool bench` on an idle machine is sure"
+        )
     simulated = [p.variant for p in profiles if p.simulated]
     if simulated:
         notes.append(f"latency: {', '.join(simulated)} ran in simulation here (no kernel); times say nothing of speed")
