@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -372,9 +373,11 @@ def test_the_way_of_many_rows_is_measured_only_where_it_may_be_faster(monkeypatc
     for faster in (False, True):
         monkeypatch.setattr(dense, "has_bfloat16", lambda: True)
         monkeypatch.setattr(dense, "measured_faster", lambda kernel, theirs, faster=faster: faster)
-        inputs = torch.randn(native_many.MANY, 512).bfloat16()
-        by_torch = torch.nn.functional.linear(inputs, plain)
-        assert torch.equal(DenseKernel(plain).multiply(inputs), by_torch) == faster
+        by_torch = Mock(wraps=torch.nn.functional.linear)  # on some processors both ways give the same bits
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.nn.functional, "linear", by_torch)
+            DenseKernel(plain).multiply(torch.randn(native_many.MANY, 512).bfloat16())
+        assert by_torch.called == faster
         assert native_many.measured_faster(kernel, lambda inputs: inputs)  # nothing is done faster than a product
     wide = torch.randn(native_many.MANY, 512)
     assert torch.equal(kernel.multiply(wide), kernel.by_compiled(wide))  # a float32 model keeps its 16-bit inputs

@@ -54,11 +54,14 @@ def test_nf4_loaded_again_is_the_model_its_numbers_stand_for(
         dense.get_parameter(name).data.copy_(found)
     with torch.inference_mode():
         wanted = dense(IDS, use_cache=False).logits.float().log_softmax(-1)
+        rounded = dense.bfloat16()(IDS, use_cache=False).logits.float().log_softmax(-1)
     base = StreamedModel(llama).logits([IDS])[0].log_softmax(-1)
     lost = divergence(base, wanted)
     assert lost > 1e-3, "nf4 must cost something, or nothing was compared"
-    # float32 throughout: the kernel may only sum in another order
-    assert divergence(wanted, log_probabilities(tmp_path / "variant")) < 1e-3 * lost
+    # with bfloat16 instructions the kernels of bitsandbytes round to bfloat16, elsewhere only sums differ
+    allowed = 2 * divergence(wanted, rounded)
+    assert allowed < 0.05 * lost, "a bound that a corrupt save would keep proves nothing"
+    assert divergence(wanted, log_probabilities(tmp_path / "variant")) < allowed
 
 
 def test_int8_loaded_again_is_the_model_in_memory(make: Make, tmp_path: Path, llama: Path) -> None:
