@@ -9,6 +9,7 @@ from qtool.records.unverified import problem_of
 from qtool.report.judge import worst_margin_use
 from qtool.report.pareto import dominates, front
 from qtool.report.texts.numbers import bytes_text, difference_text, margin_text, median, ms_text, quantile, speed_span
+from qtool.report.texts.undecided import what_decides
 
 
 def on_front(rows: Sequence[ReportRow], critical: tuple[str, ...]) -> tuple[bool, ...]:
@@ -119,9 +120,8 @@ def _task_reason(task: str, evaluation: Evaluation | None) -> str | None:
     margin = margin_text(comparison, evaluation.score)
     if comparison.verdict == "FAIL":
         return f"{task}: FAIL, change {change} with a margin of {margin} (n {evaluation.score.items})"
-    needed = comparison.items_to_decide
-    need = f"about {needed:,} items would decide" if needed else "more items will not: it lies at the margin"
-    return f"{task}: UNDECIDED, change {change} with a margin of {margin} (n {evaluation.score.items}); {need}"
+    told = f"change {change} with a margin of {margin} (n {evaluation.score.items})"
+    return f"{task}: UNDECIDED, {told}; {what_decides(comparison)}"
 
 
 def _budget_reasons(row: ReportRow, budget: Budget) -> list[str]:
@@ -177,7 +177,7 @@ def _nothing(rows: Sequence[ReportRow], baseline: ReportRow) -> str:
     undecided = [row.variant.name for row in others if row.overall == "UNDECIDED"]
     text = f"Ship none of the {len(others)} variants; stay with {baseline.variant.name}."
     if undecided:
-        text += f" Undecided for want of items: {', '.join(undecided)}; evaluate more items to decide."
+        text += f" Undecided: {', '.join(undecided)}; its own line says what would decide."
     passed = [row.variant.name for row in others if row.overall == "PASS"]
     if passed:
         text += f" {', '.join(passed)} passed on accuracy and was rejected for other reasons."

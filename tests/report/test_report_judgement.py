@@ -15,6 +15,7 @@ from qtool.report.join import join
 from qtool.report.judge import worst_margin_use
 from qtool.report.pareto import dominates, front
 from qtool.report.stage import judge
+from qtool.report.texts.undecided import what_decides
 from qtool.store.codec import read_json
 from qtool.store.run_directory import write_record
 
@@ -93,3 +94,16 @@ def test_worst_task_is_the_one_that_used_most_of_its_margin(tmp_path: Path):
     assert worst is not None
     assert worst.task == "facts"
     assert worst.low == pytest.approx((OPEN - 0.97 - 0.004) / 0.01)
+
+
+def test_what_no_number_of_items_decides_says_why(tmp_path: Path):
+    """A base that cannot do the task is not `the difference lies at the margin`, and asking more is not advised."""
+    report = judge(join(write_run(tmp_path, names=("baseline", "w4a16-g64"))), name="r", command="c")
+    row = next(each for each in report.rows if each.variant.name == "w4a16-g64")
+    undecided = [each.comparison for each in row.evaluations if each.comparison and each.comparison.verdict != "PASS"]
+    assert what_decides(undecided[0]) == "about 4,200 items would decide"
+    unable = replace(undecided[0], items_to_decide=None, base_fails=True)
+    assert what_decides(unable) == "more items will not decide it, since the base cannot do this task"
+    blocked = replace(undecided[0], items_to_decide=None, reason="4 clusters show nothing")
+    assert what_decides(blocked) == "more items will not decide it: 4 clusters show nothing"
+    assert "evaluate more" not in report.recommendation.reason

@@ -11,6 +11,7 @@ from qtool.records.evaluation import Comparison
 from qtool.records.report import Report, ReportRow
 from qtool.report.texts.numbers import difference_text, score_text
 from qtool.report.texts.overview import overview
+from qtool.report.texts.undecided import what_decides
 from qtool.report.texts.views import bound_levels, evaluation_of, tasks_of
 
 _WIDEST = 100  # characters of a line of prose
@@ -73,15 +74,22 @@ def _rejection(row: ReportRow, report: Report) -> str:
     parts = []
     for verdict in ("FAIL", "UNDECIDED"):
         named = {task: entry for task, entry in found.items() if entry.verdict == verdict}
-        if named:
-            needed = [entry.items_to_decide for entry in named.values() if entry.items_to_decide is not None]
-            more = f" (up to {max(needed):,} items would decide)" if verdict == "UNDECIDED" and needed else ""
-            parts.append(f"{verdict} on {', '.join(named)}{more}")
-            at_margin = [task for task, entry in named.items() if entry.items_to_decide is None]
-            if verdict == "UNDECIDED" and at_margin:
-                parts.append(f"more items will not decide {', '.join(at_margin)}: the difference lies at the margin")
+        if named and verdict == "FAIL":
+            parts.append(f"FAIL on {', '.join(named)}")
+        else:
+            parts += _undecided(named)
     parts += [reason for reason in row.rejected_because if reason.partition(":")[0] not in tasks]
     return f"{row.variant.name}: {'; '.join(parts)}"
+
+
+def _undecided(named: dict[str, Comparison]) -> list[str]:
+    """One text for all tasks that more items would decide, and one for each other reason."""
+    needed = [entry.items_to_decide for entry in named.values() if entry.items_to_decide is not None]
+    by_text: dict[str, list[str]] = {}
+    for task, entry in named.items():
+        text = what_decides(entry) if entry.items_to_decide is None else f"up to {max(needed):,} items would decide"
+        by_text.setdefault(text, []).append(task)
+    return [f"UNDECIDED on {', '.join(tasks)}: {text}" for text, tasks in by_text.items()]
 
 
 def _comparison(row: ReportRow, task: str) -> Comparison | None:
