@@ -94,7 +94,7 @@ def _rendered(row: Row, field: str, tokenizer: Any) -> str:
     turns = row.fields.get(field)
     if not isinstance(turns, list) or not all(isinstance(turn, dict) and "role" in turn for turn in turns):
         raise DataError(f"{row.where}: field {field!r} is no list of chat turns with role and content; {_fields(row)}")
-    return _chat(row, [_turn(row, field, turn) for turn in turns], tokenizer)
+    return _chat(row, turns, tokenizer)
 
 
 def _chat(row: Row, turns: list[dict[str, Any]], tokenizer: Any) -> str:
@@ -104,19 +104,6 @@ def _chat(row: Row, turns: list[dict[str, Any]], tokenizer: Any) -> str:
         return render_chat(tokenizer, turns, add_generation_prompt=False)
     except ModelError as error:
         raise DataError(f"{row.where}: {error}") from error
-
-
-def _turn(row: Row, field: str, turn: dict[str, Any]) -> dict[str, Any]:
-    """A turn with its content as one text: the text parts of OpenAI's form joined, other parts refused."""
-    content = turn.get("content")
-    if not isinstance(content, list):
-        if content is not None and not isinstance(content, str):
-            raise DataError(f"{row.where}: field {field!r}: content is {type(content).__name__}; give a text")
-        return turn
-    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
-    if not all(isinstance(text, str) for text in texts):
-        raise DataError(f"{row.where}: field {field!r}: content has parts that are no text; qtool reads text only")
-    return {**turn, "content": "".join(map(str, texts))}
 
 
 def _fields(row: Row) -> str:

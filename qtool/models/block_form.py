@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qtool.errors import ModelError
+from qtool.models.foreign import FOREIGN, reason
 
 _HIDDEN_NAMES = ("hidden_states", "hidden", "input", "x")
 
@@ -55,6 +56,16 @@ def hidden_of(output: Any) -> Tensor:
     if not isinstance(first, Tensor):
         raise UnusualBlocks(f"its blocks give {type(first).__name__} and no hidden states; qtool cannot run them apart")
     return first
+
+
+@contextlib.contextmanager
+def run_apart(model: Any) -> Iterator[None]:
+    """Raises UnusualBlocks for whatever the forward pass of `model` raises where its blocks are replaced or absent."""
+    try:
+        yield
+    except FOREIGN as error:
+        name = type(model).__name__
+        raise UnusualBlocks(f"{name}: it cannot be run block by block ({reason(error)}); use method rtn") from error
 
 
 class BlockForm:

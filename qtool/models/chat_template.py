@@ -28,14 +28,13 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, add_generat
     takes longer than MOST_SECONDS, or asks for more than a gigabyte."""
     from jinja2 import TemplateError
 
+    turns = [_with_one_text(message) for message in messages]
     template = tokenizer.chat_template
     for source in template.values() if isinstance(template, Mapping) else (template,):
         _refuse_large_products(str(source))
     try:
         with _limited_time(MOST_SECONDS), _limited_memory():
-            rendered = tokenizer.apply_chat_template(
-                [dict(message) for message in messages], tokenize=False, add_generation_prompt=add_generation_prompt
-            )
+            rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt)
     except TemplateError as error:
         raise ModelError(f"the chat template refuses these messages: {error}") from error
     except _TookTooLong as error:
@@ -46,6 +45,22 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, add_generat
     except FOREIGN as error:
         raise ModelError(f"the chat template fails on these messages: {reason(error)}") from error
     return str(rendered)
+
+
+def _with_one_text(message: Mapping[str, Any]) -> dict[str, Any]:
+    """`message` with its content as one text: text parts of OpenAI's form joined, which templates print as Python
+    spells a list. Raises ModelError for other parts and for content that is no text."""
+    content = message.get("content")
+    if isinstance(content, list):
+        parts = [
+            part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content
+        ]
+        if not all(isinstance(part, str) for part in parts):
+            raise ModelError("content has parts that are no text; qtool reads text only")
+        return {**message, "content": "".join(map(str, parts))}
+    if content is not None and not isinstance(content, str):
+        raise ModelError(f"content is {type(content).__name__}; give a text")
+    return dict(message)
 
 
 @functools.lru_cache(maxsize=16)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from qtool.errors import ModelError
 from qtool.models.architecture import Architecture, describe_model
-from qtool.models.block_form import BlockCall, BlockForm, split_call
+from qtool.models.block_form import BlockCall, BlockForm, run_apart, split_call
 from qtool.models.checkpoint import is_quantized, open_checkpoint
 from qtool.models.completeness import load_base
 from qtool.models.skeleton import empty_model
@@ -132,12 +132,13 @@ class BlockStream:
         tokens = tokens.to(self._device)
         self._noted: list[BlockCall] = []
         self._entering: Tensor | None = None
-        if self._form is None or self._form.extras:
-            self._form = self._form_of(tokens[:, :2] if self._form is None else tokens)
-            if self._form.extras:
-                self._form = self._form_of(tokens)
-        with contextlib.suppress(_LastBlockReached), torch.inference_mode():
-            self._model(input_ids=tokens, use_cache=False)
+        with run_apart(self._model):
+            if self._form is None or self._form.extras:
+                self._form = self._form_of(tokens[:, :2] if self._form is None else tokens)
+                if self._form.extras:
+                    self._form = self._form_of(tokens)
+            with contextlib.suppress(_LastBlockReached), torch.inference_mode():
+                self._model(input_ids=tokens, use_cache=False)
         name = type(self._model).__name__
         if self._entering is None or len(self._noted) != len(self.blocks):
             raise ModelError(f"{name}: its forward pass runs {len(self._noted)} of its {len(self.blocks)} blocks")

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qtool.errors import ModelError
 from qtool.models.checkpoint import Checkpoint
 
 # parts of one expert, in the order in which the model's tensor of all experts holds them, row under row
@@ -41,6 +42,10 @@ class StoredTensors:
         if stored is not None:
             return self._checkpoint.tensor(stored)
         parts = self._parts(used)
+        if not parts:
+            raise ModelError(
+                f"the checkpoint has no tensor for {used}, so it cannot be run block by block; use method rtn"
+            )
         whole = torch.empty(tuple(shape), dtype=self._checkpoint.dtype(parts[0][0]))
         for expert, names in enumerate(parts):
             torch.cat([self._checkpoint.tensor(name) for name in names], out=whole[expert])

@@ -18,6 +18,7 @@ from qtool.engine.scheduling.ragged import Row, Step, plan_step
 from qtool.engine.scheduling.slots import KeyValueSlots, LayerShape
 from qtool.kernels.dense import DenseKernel
 from qtool.models.architecture import longest_context
+from qtool.models.skeleton import attention_of
 
 PROBE_TOKENS = 24
 _FEWEST_TOKENS = 8
@@ -94,9 +95,9 @@ class Network:
     def spread(self) -> float:
         """How far the model's own forward is from itself on the probe, relative."""
         if self._spread is None:
-            plain = all(look.plain for look in self.looks.values())
+            fused = attention_of(self.model.config) == "sdpa" and all(look.plain for look in self.looks.values())
             try:
-                self._spread = own_spread(self.model, self.probe, self._whole_pass(), fused=plain)
+                self._spread = own_spread(self.model, self.probe, self._whole_pass(), fused=fused)
             finally:
                 use_attention(self.model, attention.NAME)
         return self._spread

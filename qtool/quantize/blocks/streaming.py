@@ -14,10 +14,9 @@ from qtool.formats.stored_weights import StoredFormat, dequantize
 from qtool.formats.tensor_names import StoredNames, open_as_used
 from qtool.machine.device import computed_in
 from qtool.models.architecture import Architecture, describe_model
-from qtool.models.block_form import BlockCall, BlockForm, UnusualBlocks, replaced_forward, split_call
+from qtool.models.block_form import BlockCall, BlockForm, UnusualBlocks, replaced_forward, run_apart, split_call
 from qtool.models.checkpoint import Checkpoint
 from qtool.models.completeness import shared_names
-from qtool.models.foreign import FOREIGN, reason
 from qtool.models.skeleton import empty_model
 from qtool.models.unfolded import unfold
 from qtool.quantize.rounding.activations import quantize_inputs
@@ -65,7 +64,7 @@ class StreamedModel:
             if parameter.is_meta and not name.startswith(inside):
                 self._set(self.model, name, self._tensor(name))
         for name, buffer in list(self.model.named_buffers()):
-            if not name.startswith(inside):
+            if not name.startswith(inside) and not buffer.is_meta:  # one of a tower is not computed with
                 self._set(self.model, name, buffer.to(self.device))
 
     @torch.inference_mode()
@@ -203,13 +202,8 @@ def entering_blocks(model: Any, blocks: Sequence[str], ids: Tensor) -> tuple[Ten
     with contextlib.ExitStack() as stack:
         for module in modules:
             stack.enter_context(replaced_forward(module, forward))
-        with contextlib.suppress(_Seen):
-            try:
-                model(ids, use_cache=False)
-            except FOREIGN as error:
-                raise UnusualBlocks(
-                    f"{type(model).__name__}: it cannot be run block by block ({reason(error)}); use method rtn"
-                ) from error
+        with run_apart(model), contextlib.suppress(_Seen):
+            model(ids, use_cache=False)
     name = type(model).__name__
     if any(hidden.dim() != _HIDDEN_DIMENSIONS for hidden in entering):
         raise UnusualBlocks(f"{name}: its blocks hand on more than one hidden state a token; use method rtn")
