@@ -23,7 +23,8 @@ from qtool.calibrate.statistics.inputs_file import read_statistics
 from qtool.data.sequences import Drawn, TokenSequence, draw_sequences
 from qtool.data.sets import load_set, with_traffic
 from qtool.engine.scheduling.memory import give_back_freed
-from qtool.errors import MismatchError, QtoolError, UsageError
+from qtool.errors import QtoolError, UsageError
+from qtool.models.tokenizer import refuse_beyond
 from qtool.progress import Progress
 from qtool.records.calibration import Calibration
 from qtool.records.plan import CalibrationSettings
@@ -241,12 +242,8 @@ def _fitting(asked: int, context: int | None, progress: Progress) -> int:
 
 
 def _check_rows(drawn: Drawn, asked: int, vocabulary: int, progress: Progress) -> None:
-    largest = max(max(sequence.tokens) for sequence in drawn.sequences)
-    if largest >= vocabulary:
-        raise MismatchError(
-            f"the tokenizer makes token id {largest}, but the model's embedding has {vocabulary} rows; "
-            "the tokenizer belongs to another model"
-        )
+    for sequence in drawn.sequences:
+        refuse_beyond(sequence.tokens, vocabulary, "the set")
     found = sum(not sequence.held_out for sequence in drawn.sequences)
     if found < asked:
         progress.note(f"calibrate: the set gives {found} sequences, {asked} were asked for")

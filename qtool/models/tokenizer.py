@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qtool.errors import DataError, ModelError, StoreError
+from qtool.errors import DataError, MismatchError, ModelError, StoreError
 from qtool.models.checkpoint import read_config, tokenizer_files
 from qtool.models.foreign import FOREIGN, reason
 from qtool.store.codec import read_json_object
@@ -120,6 +120,15 @@ def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, add_ge
     if not tokenizer.chat_template:
         raise ModelError("the tokenizer has no chat template; send plain prompts, or use a model that has one")
     return render(tokenizer, messages, add_generation_prompt=add_generation_prompt)
+
+
+def refuse_beyond(ids: Sequence[int], vocabulary: int, subject: str) -> None:
+    """Raises MismatchError where `subject` has a token for which the model's embedding has no row."""
+    if max(ids, default=0) >= vocabulary:
+        raise MismatchError(
+            f"{subject}: the tokenizer makes token id {max(ids)}, but the model's embedding has {vocabulary} rows; "
+            "the tokenizer belongs to another model"
+        )
 
 
 def surrogate_in(text: str) -> int | None:

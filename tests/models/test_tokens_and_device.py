@@ -7,10 +7,10 @@ import pytest
 import torch
 from tiny_model import make_tokenizer
 
-from qtool.errors import CapacityError, DataError, ModelError, UsageError
+from qtool.errors import CapacityError, DataError, MismatchError, ModelError, UsageError
 from qtool.machine import device as device_of_models
 from qtool.machine.device import choose_device, choose_dtype, hardware
-from qtool.models.tokenizer import encode, load_tokenizer, render_chat, stop_ids
+from qtool.models.tokenizer import encode, load_tokenizer, refuse_beyond, render_chat, stop_ids
 
 
 def test_exactly_one_bos(llama: Path) -> None:
@@ -152,3 +152,20 @@ def test_a_stop_token_that_is_none_names_its_file(llama: Path, declared: object,
     (llama / "generation_config.json").write_text(json.dumps({"eos_token_id": declared}))
     with pytest.raises(ModelError, match=rf"generation_config\.json: eos_token_id .*{words}"):
         stop_ids(llama, load_tokenizer(llama))
+
+
+def test_text_parts_are_joined_and_others_refused(llama: Path) -> None:
+    """A template that prints a list prints Python's spelling of it, whoever hands the turns over."""
+    tokenizer = load_tokenizer(llama)
+    tokenizer.chat_template = "{% for m in messages %}[{{ m['content'] }}]{% endfor %}"
+    parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "text"}]
+    assert render_chat(tokenizer, [{"role": "user", "content": parts}]) == "[one text]"
+    for content, words in (([{"type": "image_url"}], "parts that are no text"), (3, "content is int")):
+        with pytest.raises(ModelError, match=words):
+            render_chat(tokenizer, [{"role": "user", "content": content}])
+
+
+def test_a_token_without_a_row_is_of_another_model() -> None:
+    refuse_beyond((0, 260), 261, "facts: item 3")
+    with pytest.raises(MismatchError, match=r"^facts: item 3: the tokenizer makes token id 261, .* 261 rows"):
+        refuse_beyond((0, 261), 261, "facts: item 3")

@@ -19,8 +19,10 @@ from qtool.evaluate.metrics import load_metric
 from qtool.evaluate.scorers import load_scorer
 from qtool.evaluate.verdicts import faults
 from qtool.evaluate.verdicts.verdict import LEVEL
+from qtool.models.tokenizer import refuse_beyond
 from qtool.progress import Progress
 from qtool.records.evaluation import ItemResult, TaskTiming
+from qtool.records.place import Server
 from qtool.records.quantile_rule import samples_needed
 from qtool.records.task import Item, TaskSpec
 from qtool.store.digest import record_digest
@@ -103,6 +105,7 @@ def ask(pending: Sequence[Question], known: results.Answered, work: Work) -> Non
     """Puts every pending question to the model and adds its row to `known`, each on disk as soon as it is graded."""
     task, scorer, context = work.asked.task, load_scorer(work.asked.task.scorer), context_of(work)
     label = f"{work.subject.name}: {task.name}"
+    _refuse_foreign_tokens(pending, context, work.subject)
     with (
         results.journal(work.output, task.name, known.values()) as journal,
         work.progress.track(label, len(pending), "items") as advance,
@@ -111,6 +114,16 @@ def ask(pending: Sequence[Question], known: results.Answered, work: Work) -> Non
             journal.add(row)
             known[row.id] = row
             advance(1)
+
+
+def _refuse_foreign_tokens(pending: Sequence[Question], context: Context, subject: Subject) -> None:
+    """Raises MismatchError for a token that a local model has no row for; a server does not tell how many it has."""
+    if isinstance(subject.place, Server):
+        return
+    vocabulary = context.engine.status().vocabulary
+    for question in pending:
+        where = f"{context.task.name}: item {question.item.id}"
+        refuse_beyond(context.language.encode(question.prompt), vocabulary, where)
 
 
 def context_of(work: Work) -> Context:
