@@ -75,6 +75,9 @@ def command(
         float, typer.Option(min=0.0, max=1.0, help="Share of answers whose layer inputs are compared with calibration.")
     ] = 0.01,
     metrics_compat: Annotated[str | None, typer.Option(help="vllm: metrics under vLLM's names as well.")] = None,
+    otel_endpoint: Annotated[
+        str | None, typer.Option(help="OTLP/HTTP collector that gets traces (default: none are made).")
+    ] = None,
 ) -> None:
     """Serve /v1/completions, /v1/chat/completions, /v1/models, /health, /ready and /metrics until told to stop."""
     from qtool.front_door.shipping import serve
@@ -116,4 +119,5 @@ def command(
         shadow_rate=shadow_rate,
         drift_rate=drift_rate,
         metrics_compat=metrics_compat,
+        otel_endpoint=otel_endpoint,
     )

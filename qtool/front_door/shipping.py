@@ -173,6 +173,7 @@ def serve(
     shadow_rate: float = 0.01,
     drift_rate: float = 0.01,
     metrics_compat: str | None = None,
+    otel_endpoint: str | None = None,
 ) -> None:
     """Serves a bundle, or other servers (`upstream`), behind an OpenAI-compatible HTTP server until told to stop."""
     from qtool.serve.limits import Limits
@@ -221,6 +222,7 @@ def serve(
             shadow_rate=shadow_rate,
             drift_rate=drift_rate,
             vllm_metrics=metrics_compat == "vllm",
+            otel_endpoint=otel_endpoint,
         ),
         name=model_name,
         limits=limits,

@@ -51,7 +51,8 @@ class Routing:
 @dataclass(frozen=True, slots=True)
 class Watching:
     """What is kept of the traffic: samples in a folder, for a share of the requests; answers that are looked at again
-    for drift, and compared with what `reference` (a bundle) would have said; whether metrics have vLLM's names too."""
+    for drift, and compared with what `reference` (a bundle) would have said; whether metrics have vLLM's names too;
+    the OpenTelemetry collector that gets traces."""
 
     samples: Path | None = None
     sample_rate: float = 0.01
@@ -59,6 +60,7 @@ class Watching:
     shadow_rate: float = 0.01
     drift_rate: float = 0.01
     vllm_metrics: bool = False
+    otel_endpoint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from qtool.serve.admission.connections import Connections
 from qtool.serve.admission.keys import Keys
@@ -14,6 +15,9 @@ from qtool.serve.watching.load import process_registry
 from qtool.serve.watching.metrics import exposition
 from qtool.serve.watching.sampling import Samples
 from qtool.serve.watching.second_look import SecondLook
+
+if TYPE_CHECKING:
+    from qtool.serve.watching.tracing import Tracing
 
 _PACE_SECONDS = 0.05
 
@@ -32,6 +36,7 @@ class Service:
         self.samples: Samples | None = None
         self.second_look: SecondLook | None = None
         self.vllm_metrics = False
+        self.tracing: Tracing | None = None
         self._processes = process_registry(self._engine_pid)
         self._pacing: asyncio.Task[None] | None = None
         self.decoding = ThreadPoolExecutor(1, thread_name_prefix="qtool-bodies")

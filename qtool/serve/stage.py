@@ -13,7 +13,7 @@ from qtool.records.bundle import Bundle
 from qtool.serve.admission.keys import Keys, read_keys
 from qtool.serve.http_server import HttpServer, is_loopback, listen
 from qtool.serve.limits import Limits
-from qtool.serve.options import Listening, Running, Serving
+from qtool.serve.options import Listening, Running, Serving, Watching
 from qtool.serve.routing.breaker import Breaker
 from qtool.serve.signature import verify_signature
 from qtool.store import layout
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from qtool.serve.routing.router import Router
     from qtool.serve.routing.vllm import VllmEngine
     from qtool.serve.watching.second_look import SecondLook
+    from qtool.serve.watching.tracing import Tracing
 
 _log = logging.getLogger("qtool.serve")
 
@@ -53,12 +54,14 @@ def serve(bundle: Path | None, serving: Serving, *, upstream: Sequence[str] = ()
     if not keys.required and not is_loopback(listening.host):
         _log.warning("listening on %s without API keys: everybody who reaches this address may ask", listening.host)
     with contextlib.ExitStack() as stack:
+        tracing = _tracing(watching, stack)
         listeners = _listeners(listening, stack)
         admin_port = listeners[1].getsockname()[1] if len(listeners) > 1 else None
         service = Service(router(bundle, serving, upstream=upstream, on_failure=stop), keys, admin_port)
         if watching.samples is not None:
             service.samples = Samples(watching.samples, rate=watching.sample_rate)
         service.vllm_metrics = watching.vllm_metrics
+        service.tracing = tracing
         service.second_look = _second_look(serving)
         server = HttpServer(service, listening)
         leave.append(server.leave)
@@ -80,6 +83,17 @@ def _second_look(serving: Serving) -> "SecondLook":
     watching = serving.watching
     reference = None if watching.reference is None else _rung(watching.reference, serving, _other_failed)
     return SecondLook(reference, Rates(watching.drift_rate, watching.shadow_rate))
+
+
+def _tracing(watching: Watching, stack: contextlib.ExitStack) -> "Tracing | None":
+    """Traces for the collector that was named, closed with `stack`; None where there is none."""
+    if watching.otel_endpoint is None:
+        return None
+    from qtool.serve.watching.tracing import open_tracing
+
+    tracing = open_tracing(watching.otel_endpoint)
+    stack.callback(tracing.close)
+    return tracing
 
 
 def _listeners(listening: Listening, stack: contextlib.ExitStack) -> list[socket.socket]:

@@ -3,6 +3,7 @@
 import re
 import secrets
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -14,6 +15,9 @@ from qtool.serve.service import Service
 from qtool.serve.supervision.jobs import Owner
 from qtool.serve.text.exchange import Exchange
 from qtool.serve.watching.outcome import key_of
+
+if TYPE_CHECKING:
+    from qtool.serve.watching.tracing import Tracing
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -30,6 +34,8 @@ class Call:
     tokens: int = 0
     document: dict[str, object] = field(default_factory=dict)
     service: Service | None = None
+    tracing: "Tracing | None" = None
+    exchange: Exchange | None = None  # of the rung that was asked last, once its prompt is tokenized
     judged: bool = False  # whether its breaker and canary know the outcome already
 
     @property

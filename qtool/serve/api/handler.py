@@ -45,7 +45,7 @@ async def complete(
     make_shape: MakeShape = completion_shape,
 ) -> Response:
     """The answer to one request, counted in exactly one class of outcome. `read` makes the request of its JSON."""
-    call = Call(request, dict(service.first.headers), time.monotonic(), service.first)
+    call = Call(request, dict(service.first.headers), time.monotonic(), service.first, tracing=service.tracing)
     try:
         call.headers["x-request-id"] = request_id(request)
         service.check_places()
@@ -76,6 +76,7 @@ async def _by_some_rung(call: Call, service: Service, asked: Sampled, make_shape
     last = Refused(503, "no variant can answer now", outcome="shed", retry_after=2)
     for rung in service.router.rungs(identity):
         call.backend = rung.backend
+        call.exchange = None
         call.headers |= {**rung.backend.headers, "x-qtool-rung": str(rung.place)}
         try:
             if isinstance(rung.backend, Upstream):
@@ -108,7 +109,7 @@ async def _admitted(call: Call, deployment: Deployment, asked: Sampled, make_sha
         ticket.on_release(lambda: api_key.leave(call.tokens))
     handed_over = False
     try:
-        exchange = await _prepared(call, deployment, asked)
+        exchange = call.exchange = await _prepared(call, deployment, asked)
         shape = make_shape(asked, deployment)
         deployment.begin(exchange)
         if asked.stream:

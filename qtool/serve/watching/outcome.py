@@ -48,4 +48,6 @@ def record(
         if exchange.cut_short:
             line["cut_short"] = True
     _log.info("request", extra={"fields": line})
+    if call.tracing is not None:
+        call.tracing.record(call, outcome, status, ended_s=call.began_s + seconds)
     judge(call, outcome, seconds, exchange)
