@@ -256,6 +256,26 @@ def test_unknown_names_and_folders_that_are_no_models(write: Write, tmp_path: Pa
         qtool.lint(tmp_path, target="vllm")
 
 
+@pytest.mark.parametrize("damage", [{"bits": "four"}, {"bits": 0}, {"dynamic": {"+:(": {}}}, {"dynamic": {"a": 3}}])
+def test_settings_that_make_no_sense(write: Write, damage: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="make sense"):
+        qtool.lint(write(gptq(**damage), of_gptq("a.o_proj")), target="vllm")
+
+
+def test_llm_int8_and_awq(write: Write) -> None:
+    tensors = {"a.o_proj.weight": torch.zeros(128, 64, dtype=torch.int8), "a.o_proj.SCB": torch.ones(128)}
+    found = qtool.lint(write({"quant_method": "bitsandbytes", "load_in_8bit": True}, tensors), target="llama.cpp")
+    assert found.quantized_layers == 1
+    folder = write({"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}, of_gptq("a.o_proj"))
+    assert rules(qtool.lint(folder, target="vllm", gpu="v100")) == {"awq-gpu": "will not load", "marlin-gpu": "slow"}
+    assert rules(qtool.lint(folder, target="transformers")) == {"awq-packages": "needs"}
+
+
+def test_an_unknown_format_is_still_held_against_the_rules(write: Write) -> None:
+    found = qtool.lint(write({"quant_method": "novel"}, {"a.o_proj.weight": torch.zeros(8, 8)}), target="llama.cpp")
+    assert (found.format, rules(found)) == ("novel", {"no-gguf": "will not load"})
+
+
 def test_the_command_ends_with_6_where_it_cannot_be_served(write: Write) -> None:
     folder = write(settings(group(size=96)), packed("model.layers.0.self_attn.o_proj", group=96))
     result = CliRunner().invoke(app, ["lint", str(folder), "--target", "vllm"])

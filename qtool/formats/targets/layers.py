@@ -13,6 +13,7 @@ from qtool.formats.compressed_tensors import matches
 from qtool.models.checkpoint import KEYS_OF_STORAGE, Checkpoint, open_checkpoint
 
 PLAIN = "none"
+_DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, re.error)  # of what others wrote
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
 
@@ -64,7 +65,10 @@ def stored_model(place: Path) -> StoredModel:
     if not isinstance(settings, dict):
         raise ModelError(f"{place}: quantization_config in config.json is no object")
     name = str(settings.get("quant_method") or (PLAIN if not settings else "unknown"))
-    layers = _READERS.get(name, _unknown)(checkpoint, settings)
+    try:
+        layers = _READERS.get(name, _unknown)(checkpoint, settings)
+    except _DAMAGED as error:
+        raise ModelError(f"{place}: quantization_config and tensors do not make sense together: {error!r}") from error
     known = {layer.name for layer in layers}
     layers += [layer for layer in _plain(checkpoint) if layer.name not in known]
     ordered = tuple(sorted(layers, key=lambda layer: _natural(layer.name)))
@@ -83,7 +87,7 @@ def _plain(checkpoint: Checkpoint) -> list[StoredLayer]:
         entry = checkpoint.entries[name]
         is_float = entry.dtype.is_floating_point and entry.dtype.itemsize > 1
         if leaf == "weight" and is_float and len(entry.shape) == 2 and "embed" not in layer:
-            found.append(StoredLayer(layer, *entry.shape))
+            found.append(StoredLayer(layer, entry.shape[0], entry.shape[1]))
     return found
 
 
@@ -121,7 +125,8 @@ def _of_bitsandbytes(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> lis
     four = {name.partition(".weight.quant_state.")[0] for name in checkpoint.names if ".weight.quant_state." in name}
     found = [StoredLayer(name, numbers="nf4", bits=4) for name in four]
     for name in _ending(checkpoint, "SCB"):
-        found.append(StoredLayer(name, *checkpoint.shape(f"{name}.weight"), numbers="llm.int8", bits=8))
+        rows, columns = checkpoint.shape(f"{name}.weight")
+        found.append(StoredLayer(name, rows, columns, numbers="llm.int8", bits=8))
     return found
 
 
