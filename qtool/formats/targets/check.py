@@ -21,7 +21,7 @@ def lint_for_target(place: Path, target: str, gpu: str | None) -> TargetLint:
         raise UnknownName("target", target, TARGETS)
     card = None if gpu is None else capability(gpu)
     model = stored_model(place)
-    rules = [rule for rule in RULES if rule.target == target]
+    rules = [rule for rule in RULES if rule.target == target and rule.where.speaks_of(model.format)]
     checked = [rule for rule in rules if card is not None or not rule.where.asks_gpu]
     findings = [finding for rule in checked if (finding := _held(rule, model, card)) is not None]
     return TargetLint(
@@ -49,10 +49,8 @@ def _held(rule: Rule, model: StoredModel, card: Capability | None) -> TargetFind
 
 
 def _is_meant(where: Where, model: StoredModel) -> bool:
-    """Whether the rule is one for checkpoints of this format, model type and settings."""
-    if where.formats and model.format not in where.formats:
-        return False
-    if model.format in where.other_than_formats or (where.model_types and model.model_type not in where.model_types):
+    """Whether the rule is one for checkpoints of this model type and these settings."""
+    if where.model_types and model.model_type not in where.model_types:
         return False
     cache = model.settings.get("kv_cache_scheme") or {}
     if where.cache_unlike_float8 and (not cache or _is_float8_cache(cache)):

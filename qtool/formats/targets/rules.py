@@ -44,6 +44,10 @@ class Where:
     below: tuple[int, int] | None = None
     at_least: tuple[int, int] | None = None
 
+    def speaks_of(self, stored_format: str) -> bool:
+        """Whether checkpoints of this format are meant at all."""
+        return stored_format not in self.other_than_formats and (not self.formats or stored_format in self.formats)
+
     @property
     def asks_gpu(self) -> bool:
         """Whether the rule can only be checked for a GPU."""
@@ -365,7 +369,7 @@ RULES: tuple[Rule, ...] = (
         Where(formats=("compressed-tensors",), symmetric=False, stored_dequantize=False),
         'transformers\' compressed layers have no place for zero points. "dequantize": true in the quantization_config '
         "makes them load.",
-        "transformers 5.23 with compressed-tensors 0.20, tried by qtool's tests",
+        "transformers 5.23 with compressed-tensors 0.20, as qtool found it",
         "qtool/formats/compressed_tensors.py",
     ),
     Rule(
@@ -375,7 +379,7 @@ RULES: tuple[Rule, ...] = (
         Where(formats=("compressed-tensors",), model_types=("gpt2",), leaves=("c_attn", "c_proj", "c_fc")),
         "transformers cannot load Conv1D layers from compressed-tensors and may leave them random with no more than a "
         "warning. Write --format gptq for GPTQModel.",
-        "transformers 5.23 with compressed-tensors 0.20, tried by qtool's tests",
+        "transformers 5.23 with compressed-tensors 0.20, as qtool found it",
         "qtool/quantize/output/lint.py",
     ),
     Rule(
@@ -384,7 +388,7 @@ RULES: tuple[Rule, ...] = (
         "will not load",
         Where(formats=("compressed-tensors",), numbers=("int",), rounds_inputs=True, expert=True),
         "transformers refuses experts with 8-bit integer inputs.",
-        "transformers 5.23 with compressed-tensors 0.20, tried by qtool's tests",
+        "transformers 5.23 with compressed-tensors 0.20, as qtool found it",
         "qtool/quantize/output/lint.py",
     ),
     Rule(
@@ -393,7 +397,7 @@ RULES: tuple[Rule, ...] = (
         "misread",
         Where(formats=("compressed-tensors",), numbers=("float8",), rounds_inputs=True, expert=True),
         "transformers does not round the inputs of fp8 experts: scores are not those of a server.",
-        "transformers 5.23 with compressed-tensors 0.20, tried by qtool's tests",
+        "transformers 5.23 with compressed-tensors 0.20, as qtool found it",
         "qtool/quantize/output/lint.py",
     ),
     Rule(
@@ -402,7 +406,7 @@ RULES: tuple[Rule, ...] = (
         "will not load",
         Where(formats=("compressed-tensors",), experts_unlike=True),
         "transformers loads experts only if all are quantized, symmetrically and by one scheme.",
-        "transformers 5.23 with compressed-tensors 0.20, tried by qtool's tests",
+        "transformers 5.23 with compressed-tensors 0.20, as qtool found it",
         "qtool/quantize/output/lint.py",
     ),
     Rule(
@@ -411,7 +415,7 @@ RULES: tuple[Rule, ...] = (
         "will not load",
         Where(formats=("gptq",), expert=True),
         "transformers has no module for experts in GPTQ layout; servers do.",
-        "transformers 5.23 with compressed-tensors 0.20, tried by qtool's tests",
+        "transformers 5.23 with compressed-tensors 0.20, as qtool found it",
         "qtool/quantize/output/lint.py",
     ),
     Rule("gptq-zero-points", "transformers", "misread", _VERSION_1_WHERE, _VERSION_1, "AutoGPTQ 9f7d3707", _AUTOGPTQ),

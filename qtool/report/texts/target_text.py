@@ -29,7 +29,10 @@ def target_text(lint: TargetLint) -> str:
 def _closing(lint: TargetLint) -> list[str]:
     objections = len(lint.findings)
     said = {0: "no rule objects", 1: "1 objects"}.get(objections, f"{objections} object")
-    lines = [f"{lint.rules_checked} rules checked, {said}; read from {'; '.join(lint.versions)}"]
+    sources = f"; read from {'; '.join(lint.versions)}" if lint.versions else ""
+    lines = [f"{lint.rules_checked} rules on {lint.format} checked, {said}{sources}"]
+    if not lint.rules_checked + lint.rules_without_gpu:
+        lines = [f"nothing was checked: no rule of {lint.target} speaks of {lint.format}"]
     if lint.rules_without_gpu:
         lines.append(f"{lint.rules_without_gpu} more rules need to know the GPU: --gpu NAME")
     lines.append("What no rule mentions is not known to work: load it once where it will serve.")
