@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qtool.front_door.choosing import choose
     from qtool.front_door.evaluation import compare, evaluate
     from qtool.front_door.layer_costs import sensitivity
-    from qtool.front_door.looking import doctor, explain, lint, names, show, version
+    from qtool.front_door.looking import data_lint, doctor, explain, lint, names, show, version
     from qtool.front_door.proposing import init
     from qtool.front_door.publishing import push, reproduce
     from qtool.front_door.quantization import convert, estimate, import_variant, quantize
@@ -43,6 +43,7 @@ __all__ = [
     "choose",
     "compare",
     "convert",
+    "data_lint",
     "demo",
     "doctor",
     "estimate",
@@ -81,7 +82,7 @@ _ROOMS = {
     "qtool.front_door.choosing": ("choose",),
     "qtool.front_door.evaluation": ("compare", "evaluate"),
     "qtool.front_door.layer_costs": ("sensitivity",),
-    "qtool.front_door.looking": ("doctor", "explain", "lint", "names", "show", "version"),
+    "qtool.front_door.looking": ("data_lint", "doctor", "explain", "lint", "names", "show", "version"),
     "qtool.front_door.proposing": ("init",),
     "qtool.front_door.publishing": ("push", "reproduce"),
     "qtool.front_door.quantization": ("convert", "estimate", "import_variant", "quantize"),

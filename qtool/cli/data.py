@@ -28,9 +28,9 @@ def lint_command(
 
     from qtool.data.lint import lint_text
     from qtool.errors import DataError
-    from qtool.front_door.looking import lint
+    from qtool.front_door.looking import data_lint
 
-    found = lint(set_name, model=model, evals_dir=evals_dir, sets_dir=sets_dir)
+    found = data_lint(set_name, model=model, evals_dir=evals_dir, sets_dir=sets_dir)
     show(found, as_json, lint_text(found))
     if found.errors:
         raise typer.Exit(DataError.exit_code)

@@ -43,10 +43,10 @@ def read_config(
     ignore = tuple(str(entry) for entry in config.get("ignore") or ())
     formats = {}
     for layer in layers:
-        if _matches(layer.name, ignore):
+        if matches(layer.name, ignore):
             continue
         for group in groups.values():
-            if _matches(layer.name, group["targets"]):
+            if matches(layer.name, group["targets"]):
                 formats[layer.name] = _scheme(checkpoint, group, str(group.get("format") or config.get("format")))
                 break
     return formats
@@ -169,7 +169,8 @@ def _scheme(checkpoint: Checkpoint, group: Mapping[str, Any], packing: str) -> S
     )
 
 
-def _matches(name: str, patterns: Iterable[str]) -> bool:
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether config.json's `patterns` (names, `re:` patterns, or the class Linear) mean the layer `name`."""
     return any(
         re.match(pattern[3:], name) is not None if pattern.startswith("re:") else pattern in (name, "Linear")
         for pattern in patterns

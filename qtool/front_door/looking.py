@@ -1,4 +1,4 @@
-"""`qtool.show`, `explain`, `names`, `lint`, `doctor` and `version`: what there is and what a folder holds."""
+"""`qtool.show`, `explain`, `names`, `lint`, `data_lint`, `doctor`, `version`: what there is and what a folder holds."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from qtool.data.lint import Lint
     from qtool.kernels.probe import Capabilities
     from qtool.kernels.timing import KernelTime
+    from qtool.records.target_lint import TargetLint
     from qtool.report.texts.folder import Described
 
 _TOLD_PACKAGES = ("torch", "transformers", "tokenizers", "compressed-tensors", "safetensors", "numpy", "scipy")
@@ -59,7 +60,17 @@ def explain(*words: str) -> tuple[Explanation, ...]:
     return tuple(Explanation(kind, wanted, documentation(kind, wanted)) for kind in kinds)
 
 
-def lint(
+def lint(variant: PathLike, *, target: str, gpu: str | None = None) -> "TargetLint":
+    """What `target` will refuse, misread or run slowly of a quantized checkpoint; `stops` where it cannot be served.
+
+    Only headers and config.json are read. Rules on the GPU are checked where `gpu` names one.
+    """
+    from qtool.formats.targets.check import lint_for_target
+
+    return lint_for_target(Path(variant), target, gpu)
+
+
+def data_lint(
     set: PathLike, *, model: PathLike, evals_dir: PathLike | None = None, sets_dir: PathLike | None = None
 ) -> "Lint":
     """Everything that is wrong with the rows of a calibration set for a model; `errors` counts those to repair."""

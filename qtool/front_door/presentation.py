@@ -10,6 +10,7 @@ from qtool.records.latency import LatencyProfile
 from qtool.records.presentation import present
 from qtool.records.report import Report
 from qtool.records.sweep import Sweep
+from qtool.records.target_lint import TargetLint
 from qtool.records.variant import Variant
 
 
@@ -30,4 +31,5 @@ def register() -> None:
     present(LatencyProfile, lambda profile: str(_written_by("qtool.latency.summary.text")((profile,))))
     present(Report, _written_by("qtool.report.texts.text_table.text_table"))
     present(Sweep, _written_by("qtool.pipeline.sweep.sweep_text"))
+    present(TargetLint, _written_by("qtool.report.texts.target_text.target_text"))
     present(Variant, _written_by("qtool.report.texts.variant_text.variant_text"))

@@ -1,7 +1,7 @@
 """A causal model in a few lines: its blocks in order, its linear layers, and which of them are fused by a server."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,7 +164,7 @@ def _linears(model: nn.Module, blocks: tuple[str, ...], text: tuple[str, ...]) -
             rows=int(rows),
             columns=int(columns),
             block=_block_of(name, blocks),
-            fused_group=_fused_group(name, present),
+            fused_group=fused_group(name, present),
             transposed=transposed,
             bias=module.bias is not None,
             turned=isinstance(module, TurnedLinear),
@@ -199,7 +199,8 @@ def _block_of(name: str, blocks: tuple[str, ...]) -> int | None:
     return next((index for index, block in enumerate(blocks) if name.startswith(block + ".")), None)
 
 
-def _fused_group(name: str, present: set[str]) -> tuple[str, ...]:
+def fused_group(name: str, present: Collection[str]) -> tuple[str, ...]:
+    """The layers, `name` included, that servers merge into one matrix; empty for a layer on its own."""
     parent, _, leaf = name.rpartition(".")
     for group in _FUSED:
         members = tuple(f"{parent}.{member}" for member in group)

@@ -22,7 +22,7 @@ FUNCTIONS = {
     "calibrate run": "calibrate",
     "calibrate merge": "merge",
     "calibrate sweep": "sweep",
-    "data lint": "lint",
+    "data lint": "data_lint",
     "report write": "report",
     "report diff": "report_diff",
     "canary status": "canary_status",
