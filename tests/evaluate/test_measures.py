@@ -221,3 +221,10 @@ def test_the_noise_of_margins_is_taken_where_both_models_read_the_same() -> None
     after = [row("a", 0, (1, 5, 6), (3.0, 1.0, 0.0))]  # 1 nat down, then 4 nats to the other side, then nothing counts
     assert forecast.margin_noise(before, after) == pytest.approx(math.sqrt((1 + 16) / 2))
     assert forecast.margin_noise(before, []) is None
+
+
+@pytest.mark.parametrize(("items", "drawn"), [(5, 5), (40, 8), (100, 16), (2000, 64)])
+def test_a_few_items_are_not_followed_by_as_many_samples(items: int, drawn: int) -> None:
+    """Drawing them is no part of what was asked: it must stay small beside it."""
+    where = context("arithmetic", FakeEngine(lambda prompt: "abc"))
+    assert len(agreement.draw([question("Say abc:")] * items, where, seed=0)) == drawn

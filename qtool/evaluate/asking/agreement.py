@@ -24,6 +24,8 @@ from qtool.store.codec import read_json
 from qtool.store.run_directory import write_record
 
 SAMPLES = 64
+_FEWEST_SAMPLES = 8
+_ITEMS_A_SAMPLE = 6  # drawing and scoring a sample costs about an answer: a few of a few items, not as many again
 _FEWEST_BEYOND = 10
 SAMPLE_TOKENS = 24
 _DIGITS = re.compile(r"[\d+\-*/=^%×÷−<>]+|\.\d+")
@@ -71,9 +73,11 @@ def write_samples(folder: Path, task: str, samples: Samples) -> None:
 
 
 def draw(questions: Sequence[Question], context: Context, *, seed: int) -> tuple[Sample, ...]:
-    """Continuations of the first questions at temperature 1, scored by the model that wrote them."""
+    """Continuations of the first questions at temperature 1, scored by the model that wrote them: one for every six
+    questions, at least 8 and at most 64."""
     room = context.engine.status().context_tokens
-    requests = [_request(question, context, room, seed + index) for index, question in enumerate(questions[:SAMPLES])]
+    count = min(SAMPLES, max(_FEWEST_SAMPLES, len(questions) // _ITEMS_A_SAMPLE))
+    requests = [_request(question, context, room, seed + index) for index, question in enumerate(questions[:count])]
     drawn = [
         (requests[flight.index].ids, tuple(flight.ids))
         for flight in sorted(fly(context.engine, requests, in_flight=context.in_flight), key=lambda each: each.index)
