@@ -24,9 +24,9 @@ class TargetFinding:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TargetLint(Presented):
-    """The rules of `target` that speak of the checkpoint's format, held against it. `rules_checked` were;
-    `rules_without_gpu` could not be, for no GPU was named. `compute_capability` is
-    "9.0" for an H100, empty without a GPU."""
+    """The rules of `target` that speak of the checkpoint's format, held against it. `rules_checked` of them were;
+    `rules_without_gpu` could not be, since no GPU was named. `compute_capability` is "9.0" for an H100, empty without a
+    GPU."""
 
     SHOWN: ClassVar[tuple[str, ...]] = ("checkpoint", "target", "gpu", "rules_checked")
 

@@ -177,7 +177,7 @@ def _nothing(rows: Sequence[ReportRow], baseline: ReportRow) -> str:
     undecided = [row.variant.name for row in others if row.overall == "UNDECIDED"]
     text = f"Ship none of the {len(others)} variants; stay with {baseline.variant.name}."
     if undecided:
-        text += f" Undecided: {', '.join(undecided)}; its own line says what would decide."
+        text += f" Undecided: {', '.join(undecided)}; the line of each says what would decide it."
     passed = [row.variant.name for row in others if row.overall == "PASS"]
     if passed:
         text += f" {', '.join(passed)} passed on accuracy and was rejected for other reasons."

@@ -71,25 +71,21 @@ def _rejection(row: ReportRow, report: Report) -> str:
     """Why a variant is not recommended, tasks of one verdict together; report.md and report.html have each interval."""
     tasks = tasks_of(report)
     found = {task: comparison for task in tasks if (comparison := _comparison(row, task)) is not None}
-    parts = []
-    for verdict in ("FAIL", "UNDECIDED"):
-        named = {task: entry for task, entry in found.items() if entry.verdict == verdict}
-        if named and verdict == "FAIL":
-            parts.append(f"FAIL on {', '.join(named)}")
-        else:
-            parts += _undecided(named)
+    failed = [task for task, entry in found.items() if entry.verdict == "FAIL"]
+    parts = [f"FAIL on {', '.join(failed)}"] if failed else []
+    parts += _undecided({task: entry for task, entry in found.items() if entry.verdict == "UNDECIDED"})
     parts += [reason for reason in row.rejected_because if reason.partition(":")[0] not in tasks]
     return f"{row.variant.name}: {'; '.join(parts)}"
 
 
-def _undecided(named: dict[str, Comparison]) -> list[str]:
+def _undecided(tasks: dict[str, Comparison]) -> list[str]:
     """One text for all tasks that more items would decide, and one for each other reason."""
-    needed = [entry.items_to_decide for entry in named.values() if entry.items_to_decide is not None]
+    needed = [entry.items_to_decide for entry in tasks.values() if entry.items_to_decide is not None]
     by_text: dict[str, list[str]] = {}
-    for task, entry in named.items():
+    for task, entry in tasks.items():
         text = what_decides(entry) if entry.items_to_decide is None else f"up to {max(needed):,} items would decide"
         by_text.setdefault(text, []).append(task)
-    return [f"UNDECIDED on {', '.join(tasks)}: {text}" for text, tasks in by_text.items()]
+    return [f"UNDECIDED on {', '.join(names)}: {text}" for text, names in by_text.items()]
 
 
 def _comparison(row: ReportRow, task: str) -> Comparison | None:
